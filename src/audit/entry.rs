@@ -1,0 +1,383 @@
+//! One line of the audit log. INVARIANT: an entry has exactly one byte form, `from_bytes` takes no other, and every part of
+//! it is ours or certified: codes, times, the names in a certificate, tags that die with their subject.
+
+use crate::domain::caller::{Caller, Role};
+use crate::domain::id::{CallerName, TenantId};
+use crate::domain::time::Timestamp;
+use crate::domain::vocabulary::{Class, Field, Outcome, Purpose};
+use std::fmt;
+
+const FORMAT: u8 = 1;
+
+/// One request's number, drawn by the vault, never by the client.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(pub [u8; 16]);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// A data subject on one UTC day: equal for equal subjects as long as the subject's key lives, and nothing afterwards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SubjectTag(pub [u8; 16]);
+
+impl fmt::Display for SubjectTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// Enumerations with stable codes (0 is nobody, none is ever reused) and names for listings.
+macro_rules! coded {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $code:literal $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$item_doc])* $item = $code,)* }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$item,)*];
+
+            pub fn code(self) -> u8 {
+                self as u8
+            }
+
+            pub fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some($name::$item),)* _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($name::$item => $text,)* })
+            }
+        }
+    )*};
+}
+
+coded! {
+    /// What was asked for, or what the vault did by itself.
+    Action {
+        Tokenize = 1 "tokenize",
+        Detokenize = 2 "detokenize",
+        Correct = 3 "correct",
+        Erase = 4 "erase",
+        Describe = 5 "describe",
+        ReportEvent = 6 "report_event",
+        GrantShipment = 7 "grant_shipment",
+        RevokeShipment = 8 "revoke_shipment",
+        GetDelivery = 9 "get_delivery",
+        ConfirmDelivery = 10 "confirm_delivery",
+        Status = 11 "status",
+        /// Retention was over: destroyed.
+        Purge = 12 "purge",
+        /// Retention was over: destroyed and counted.
+        Desensitize = 13 "desensitize",
+        /// The vault began to serve.
+        Start = 14 "start",
+        /// Stored data failed its check.
+        Tamper = 15 "tamper",
+        /// An idempotent request came again and was answered as before.
+        Replay = 16 "replay",
+        /// Refusals past the lock-out, counted instead of listed.
+        LockOut = 17 "lock_out",
+        /// Erasures of the ledger applied again to a restored store.
+        ReplayLedger = 18 "replay_ledger",
+        /// A data key was wrapped under another epoch.
+        Rewrap = 19 "rewrap",
+        /// The vault stopped serving in good order.
+        Stop = 20 "stop",
+        /// An operator vouched for the wall clock.
+        ConfirmClock = 21 "confirm_clock",
+    }
+
+    /// Why a request was refused. Finer than what the caller is told.
+    RefusalCode {
+        /// No such token or serial.
+        Unknown = 1 "unknown",
+        /// It is another tenant's.
+        Foreign = 2 "foreign",
+        /// Not for this role.
+        Forbidden = 3 "forbidden",
+        /// Not one of the fields is for this role and purpose.
+        Denied = 4 "denied",
+        Expired = 5 "expired",
+        Erased = 6 "erased",
+        /// Before or after the shipment grant's window.
+        OutsideWindow = 7 "outside_window",
+        ReadLimit = 8 "read_limit",
+        /// Delivered or revoked.
+        GrantEnded = 9 "grant_ended",
+        /// The parcel is another carrier's.
+        NotGranted = 10 "not_granted",
+        /// The record was due before the event came.
+        TooLate = 11 "too_late",
+        /// Another revision, or another request under the same idempotency key.
+        Conflict = 12 "conflict",
+        Tampered = 13 "tampered",
+        Invalid = 14 "invalid",
+        /// The certificate has run out or was revoked.
+        Certificate = 15 "certificate",
+        /// More than a bound allows.
+        Limit = 16 "limit",
+        /// The vault could not do its part.
+        Unavailable = 17 "unavailable",
+    }
+}
+
+/// Who acted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Actor {
+    /// A certificate's holder; the hash is the first 8 bytes of SHA-256 of the certificate's DER.
+    Caller { role: Role, name: CallerName, certificate: [u8; 8] },
+    /// The vault itself: sweeper, start, restore.
+    Vault,
+}
+
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = caller.certificate.0;
+        Actor::Caller { role: caller.role, name: caller.name.clone(), certificate: [a, b, c, d, e, f, g, h] }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Done,
+    Refused(RefusalCode),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub at: Timestamp,
+    pub request: RequestId,
+    pub tenant: TenantId,
+    pub actor: Actor,
+    pub action: Action,
+    pub class: Option<Class>,
+    pub purpose: Option<Purpose>,
+    pub verdict: Verdict,
+    /// What became of every field that was asked for.
+    pub outcomes: Vec<(Field, Outcome)>,
+    pub subject: Option<SubjectTag>,
+}
+
+impl Entry {
+    /// The canonical bytes: format, then the fields in order of declaration; integers big-endian, text and lists behind
+    /// their length, 0 for what is absent.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        out.push(FORMAT);
+        out.extend_from_slice(&self.at.0.to_be_bytes());
+        out.extend_from_slice(&self.request.0);
+        put(&mut out, self.tenant.as_str().as_bytes());
+        match &self.actor {
+            Actor::Vault => out.push(0),
+            Actor::Caller { role, name, certificate } => {
+                out.push(*role as u8);
+                put(&mut out, name.as_str().as_bytes());
+                out.extend_from_slice(certificate);
+            }
+        }
+        out.push(self.action.code());
+        out.push(self.class.map_or(0, Class::code));
+        out.push(self.purpose.map_or(0, Purpose::code));
+        out.push(match self.verdict {
+            Verdict::Done => 0,
+            Verdict::Refused(code) => code.code(),
+        });
+        let outcomes: Vec<u8> = self.outcomes.iter().flat_map(|(field, what)| [field.code(), what.code()]).collect();
+        put(&mut out, &outcomes);
+        match self.subject {
+            None => out.push(0),
+            Some(tag) => {
+                out.push(1);
+                out.extend_from_slice(&tag.0);
+            }
+        }
+        out
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let entry = reader.entry()?;
+        reader.0.is_empty().then_some(entry)
+    }
+}
+
+/// Appends `bytes` behind their length (u32). Nothing in the log comes near 4 GiB; if it did, it would not verify.
+pub(super) fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// What is left to read.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// What `put` wrote.
+    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(u32::from_be_bytes(self.array()?)).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn name<T: std::str::FromStr>(&mut self) -> Option<T> {
+        std::str::from_utf8(self.bytes()?).ok()?.parse().ok()
+    }
+
+    /// A code, or 0 for nothing; the outer `None` is a code that nobody has.
+    fn code<T>(&mut self, from_code: fn(u8) -> Option<T>) -> Option<Option<T>> {
+        match self.byte()? {
+            0 => Some(None),
+            code => from_code(code).map(Some),
+        }
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        if self.byte()? != FORMAT {
+            return None;
+        }
+        // Evaluated in the order written, which is the order of the bytes.
+        Some(Entry {
+            at: Timestamp(i64::from_be_bytes(self.array()?)),
+            request: RequestId(self.array()?),
+            tenant: self.name()?,
+            actor: match self.code(Role::from_code)? {
+                None => Actor::Vault,
+                Some(role) => Actor::Caller { role, name: self.name()?, certificate: self.array()? },
+            },
+            action: Action::from_code(self.byte()?)?,
+            class: self.code(Class::from_code)?,
+            purpose: self.code(Purpose::from_code)?,
+            verdict: self.code(RefusalCode::from_code)?.map_or(Verdict::Done, Verdict::Refused),
+            outcomes: outcomes(self.bytes()?)?,
+            subject: match self.byte()? {
+                0 => None,
+                1 => Some(SubjectTag(self.array()?)),
+                _ => return None,
+            },
+        })
+    }
+}
+
+fn outcomes(bytes: &[u8]) -> Option<Vec<(Field, Outcome)>> {
+    let (pairs, []) = bytes.as_chunks::<2>() else { return None };
+    pairs.iter().map(|[field, outcome]| Some((Field::from_code(*field)?, Outcome::from_code(*outcome)?))).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Any entry at all.
+    pub fn any_entry() -> impl Strategy<Value = Entry> {
+        use proptest::option::of;
+        use proptest::sample::select;
+        let actor = prop_oneof![
+            Just(Actor::Vault),
+            (select(&Role::ALL[..]), "[a-z][a-z0-9-]{0,62}", any::<[u8; 8]>()).prop_map(|(role, name, certificate)| {
+                Actor::Caller { role, name: name.parse().unwrap(), certificate }
+            }),
+        ];
+        let verdict = of(select(RefusalCode::ALL)).prop_map(|code| code.map_or(Verdict::Done, Verdict::Refused));
+        let outcomes = proptest::collection::vec((select(Field::ALL), select(Outcome::ALL)), 0..9);
+        let what = (select(Action::ALL), of(select(Class::ALL)), of(select(Purpose::ALL)), verdict, outcomes);
+        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>())).prop_map(
+            |(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject)| Entry {
+                at: Timestamp(at),
+                request: RequestId(request),
+                tenant: tenant.parse().unwrap(),
+                actor,
+                action,
+                class,
+                purpose,
+                verdict,
+                outcomes,
+                subject: subject.map(SubjectTag),
+            },
+        )
+    }
+
+    /// A carrier's read, different for every `n`.
+    pub fn sample(n: u8) -> Entry {
+        Entry {
+            at: Timestamp(i64::from(n)),
+            request: RequestId([n; 16]),
+            tenant: "kitchen".parse().unwrap(),
+            actor: Actor::Caller { role: Role::Carrier, name: "swift".parse().unwrap(), certificate: [7; 8] },
+            action: Action::GetDelivery,
+            class: Some(Class::Order),
+            purpose: Some(Purpose::Delivery),
+            verdict: Verdict::Done,
+            outcomes: vec![(Field::Address, Outcome::Granted)],
+            subject: Some(SubjectTag([9; 16])),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_lead_back_to_the_entry(entry in any_entry()) {
+            prop_assert_eq!(Entry::from_bytes(&entry.to_bytes()), Some(entry));
+        }
+
+        #[test]
+        fn every_other_spelling_is_another_entry_or_none(entry in any_entry(), at: proptest::sample::Index, flip in 1..=255u8) {
+            let mut bytes = entry.to_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            if let Some(other) = Entry::from_bytes(&bytes) {
+                prop_assert_ne!(&other, &entry);
+                prop_assert_eq!(other.to_bytes(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_byte_form_does_not_change() {
+        let expected = concat!(
+            "01",
+            "0000000000000001",
+            "01010101010101010101010101010101",
+            "00000007",
+            "6b69746368656e",
+            "02",
+            "00000005",
+            "7377696674",
+            "0707070707070707",
+            "09",
+            "01",
+            "02",
+            "00",
+            "00000002",
+            "0301",
+            "01",
+            "09090909090909090909090909090909",
+        );
+        assert_eq!(hex::encode(sample(1).to_bytes()), expected);
+    }
+
+    #[test]
+    fn truncated_and_prolonged_bytes_are_refused() {
+        let bytes = sample(1).to_bytes();
+        for end in 0..bytes.len() {
+            assert_eq!(Entry::from_bytes(&bytes[..end]), None, "{end}");
+        }
+        assert_eq!(Entry::from_bytes(&[&bytes[..], &[0]].concat()), None);
+    }
+}

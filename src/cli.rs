@@ -1,0 +1,117 @@
+//! The command line: one file a command. INVARIANT: personal data, tokens and serials enter by standard input or file, never
+//! by an argument (every user of a machine can read those), and leave only where the command exists to print them.
+
+mod audit;
+mod certs;
+pub mod client;
+mod confirm_clock;
+mod correct;
+pub mod customer;
+mod deliver;
+pub mod demo;
+mod describe;
+mod detokenize;
+pub mod dev;
+mod erase;
+mod event;
+mod grant;
+mod import;
+mod keys;
+pub mod mint;
+mod revoke;
+pub mod serve;
+mod status;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use client::Failure;
+
+/// A vault for the personal data of a shop's customers.
+///
+/// Strongroom keeps names, addresses and contacts behind tokens, gives every caller only the fields it may see, encrypts
+/// everything at rest, and destroys each record when its retention is over.
+///
+/// Start here: `strongroom demo` shows the whole life of 5,000 orders; `strongroom dev` runs a server to play with and
+/// prints commands ready to paste.
+#[derive(Parser)]
+#[command(version, about, long_about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Dev(dev::Args),
+    Serve(serve::Args),
+    Import(import::Args),
+    Tokenize(tokenize::Args),
+    Detokenize(detokenize::Args),
+    Correct(correct::Args),
+    Describe(describe::Args),
+    Erase(erase::Args),
+    Event(event::Args),
+    Grant(grant::Args),
+    Revoke(revoke::Args),
+    Deliver(deliver::Args),
+    Status(status::Args),
+    /// Matters of retention.
+    #[command(subcommand)]
+    Retention(Retention),
+    #[command(subcommand)]
+    Certs(certs::Args),
+    #[command(subcommand)]
+    Keys(keys::Args),
+    #[command(subcommand)]
+    Audit(audit::Args),
+}
+
+#[derive(Subcommand)]
+enum Retention {
+    ConfirmClock(confirm_clock::Args),
+}
+
+/// Runs the command line to its exit code.
+pub fn main() -> ExitCode {
+    crate::telemetry::init_panic_hook();
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Certs(args) => certs::run(args),
+        Command::Keys(args) => keys::run(args),
+        Command::Audit(args) => audit::run(args),
+        Command::Import(args) => client(import::run(args)),
+        Command::Tokenize(args) => client(tokenize::run(args)),
+        Command::Detokenize(args) => client(detokenize::run(args)),
+        Command::Correct(args) => client(correct::run(args)),
+        Command::Describe(args) => client(describe::run(args)),
+        Command::Erase(args) => client(erase::run(args)),
+        Command::Event(args) => client(event::run(args)),
+        Command::Grant(args) => client(grant::run(args)),
+        Command::Revoke(args) => client(revoke::run(args)),
+        Command::Deliver(args) => client(deliver::run(args)),
+        Command::Status(args) => client(status::run(args)),
+        Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            #[expect(clippy::print_stderr, reason = "the one place where a command says why it failed")]
+            {
+                eprintln!("strongroom: {failure}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Runs a client command on a runtime of its own.
+fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Failure::from)?.block_on(command)
+}

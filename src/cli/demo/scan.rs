@@ -1,0 +1,1 @@
+//! Searching bytes for known values.

@@ -1,0 +1,307 @@
+//! The server's configuration: `RawConfig` is what the file says, `Config` what it means. INVARIANT: a `Config` is whole and
+//! free of contradictions, or the file is refused with line, key and reason; secrets are named by path, never written inline.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::crypto::root::RootSource;
+use crate::domain::field::{BadPattern, SerialPattern};
+use crate::domain::id::{BadName, CallerName, TenantId};
+use crate::policy::retention::{Policy, PolicyError};
+use crate::rpc::listener::ListenerConfig;
+use crate::rpc::trust::TrustFiles;
+use crate::store::StorePaths;
+use crate::telemetry::{Format, Level, LogConfig};
+
+/// All that a server needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listener: ListenerConfig,
+    pub trust: TrustFiles,
+    pub store: StorePaths,
+    pub keyring: PathBuf,
+    pub root: RootSource,
+    /// Whether the root may lie on the database's device, where one theft takes both.
+    pub allow_same_device: bool,
+    pub policies: BTreeMap<TenantId, Policy>,
+    pub serial_patterns: BTreeMap<CallerName, SerialPattern>,
+    pub log: LogConfig,
+    /// How often the sweeper looks for records that are due.
+    pub sweep_interval: Duration,
+}
+
+/// Why a configuration is refused, and where.
+#[derive(Debug)]
+pub struct ConfigError {
+    pub file: PathBuf,
+    /// From 1; absent when the file could not be read at all.
+    pub line: Option<usize>,
+    /// The key in dotted form; empty when the parser's words name it.
+    pub key: &'static str,
+    pub reason: Reason,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ", {}", self.key)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// No TOML, a key that no configuration has, a key missing or given twice; in the parser's own words.
+    #[error("{0}")]
+    Shape(String),
+    #[error("is no IP address with a port, like 127.0.0.1:7443 or [::]:7443")]
+    NotAnAddress,
+    #[error("is no trust domain: 1 to 255 characters of a-z, 0-9, '.', '-' and '_'")]
+    NotATrustDomain,
+    #[error("is not between {0}")]
+    OutOfRange(&'static str),
+    #[error("is no duration, like 5s, 1m or PT5S")]
+    NotADuration,
+    #[error("name either passphrase_file or key_file")]
+    OneRoot,
+    #[error(transparent)]
+    Name(#[from] BadName),
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+    #[error("is given twice")]
+    Twice,
+    #[error("no tenant is given: nobody could be served")]
+    NoTenant,
+    #[error("is no policy of this build; there is: builtin:kitchenware")]
+    NotBuiltin,
+    #[error("{}: {source}", path.display())]
+    Policy { path: PathBuf, source: Box<PolicyError> },
+    #[error("{}: cannot be read: {source}", path.display())]
+    PolicyUnreadable { path: PathBuf, source: io::Error },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    trust_domain: Spanned<String>,
+    sweep_interval: Option<Spanned<String>>,
+    #[serde(default)]
+    listen: RawListen,
+    tls: RawTls,
+    data: RawData,
+    root: Spanned<RawRoot>,
+    #[serde(default)]
+    log: RawLog,
+    tenant: Vec<RawTenant>,
+    #[serde(default)]
+    carrier: Vec<RawCarrier>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    address: Option<Spanned<String>>,
+    workers: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    certificate: PathBuf,
+    key: PathBuf,
+    roots: PathBuf,
+    crls: Vec<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawData {
+    database: PathBuf,
+    ledger: PathBuf,
+    keyring: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoot {
+    passphrase_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    allow_same_device: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    #[serde(default)]
+    level: Level,
+    #[serde(default)]
+    format: Format,
+    file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTenant {
+    name: Spanned<String>,
+    policy: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCarrier {
+    name: Spanned<String>,
+    serial: Spanned<String>,
+}
+
+/// The bytes of the file that a reason is about, and the key they belong to.
+type At = (Range<usize>, &'static str, Reason);
+
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7443);
+const DEFAULT_SWEEP: Duration = Duration::from_secs(5);
+
+impl Config {
+    /// Reads a configuration file and the policies it names. Relative paths start at the file's folder.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let error = |line, key, reason| ConfigError { file: file.to_owned(), line, key, reason };
+        let text = std::fs::read_to_string(file).map_err(|source| error(None, "", Reason::Unreadable(source)))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        parse(&text, folder).map_err(|(span, key, reason)| error(Some(line(&text, span.start)), key, reason))
+    }
+}
+
+fn line(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn parse(text: &str, folder: &Path) -> Result<Config, At> {
+    let raw: RawConfig = toml::from_str(text)
+        .map_err(|error| (error.span().unwrap_or(0..0), "", Reason::Shape(error.message().to_owned())))?;
+    let path = |path: PathBuf| folder.join(path);
+    let allow_same_device = raw.root.get_ref().allow_same_device;
+    Ok(Config {
+        listener: listener(&raw.listen)?,
+        trust: TrustFiles {
+            certificate: path(raw.tls.certificate),
+            key: path(raw.tls.key),
+            roots: path(raw.tls.roots),
+            crls: raw.tls.crls.into_iter().map(path).collect(),
+            trust_domain: trust_domain(raw.trust_domain)?,
+        },
+        store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },
+        keyring: path(raw.data.keyring),
+        root: root(raw.root, folder)?,
+        allow_same_device,
+        policies: policies(&raw.tenant, folder)?,
+        serial_patterns: serial_patterns(&raw.carrier)?,
+        log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
+        sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
+    })
+}
+
+fn listener(raw: &RawListen) -> Result<ListenerConfig, At> {
+    let mut listener = ListenerConfig { address: DEFAULT_ADDRESS, ..ListenerConfig::default() };
+    if let Some(raw) = &raw.address {
+        let refused = |_| (raw.span(), "listen.address", Reason::NotAnAddress);
+        listener.address = raw.get_ref().parse().map_err(refused)?;
+    }
+    if let Some(raw) = &raw.workers {
+        let workers = usize::try_from(*raw.get_ref()).ok().filter(|workers| (1..=1024).contains(workers));
+        listener.workers = workers.ok_or((raw.span(), "listen.workers", Reason::OutOfRange("1 and 1024")))?;
+    }
+    Ok(listener)
+}
+
+/// The SPIFFE-ID standard's grammar, §2.1.
+fn trust_domain(raw: Spanned<String>) -> Result<String, At> {
+    let is_of_the_grammar = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    let domain = raw.get_ref();
+    if !(1..=255).contains(&domain.len()) || !domain.bytes().all(is_of_the_grammar) {
+        return Err((raw.span(), "trust_domain", Reason::NotATrustDomain));
+    }
+    Ok(raw.into_inner())
+}
+
+fn root(raw: Spanned<RawRoot>, folder: &Path) -> Result<RootSource, At> {
+    let span = raw.span();
+    match raw.into_inner() {
+        RawRoot { passphrase_file: Some(path), key_file: None, .. } => {
+            Ok(RootSource::PassphraseFile { path: folder.join(path) })
+        }
+        RawRoot { passphrase_file: None, key_file: Some(path), .. } => {
+            Ok(RootSource::KeyFile { path: folder.join(path) })
+        }
+        _ => Err((span, "root", Reason::OneRoot)),
+    }
+}
+
+fn policies(raw: &[RawTenant], folder: &Path) -> Result<BTreeMap<TenantId, Policy>, At> {
+    let mut policies = BTreeMap::new();
+    for tenant in raw {
+        let name = name::<TenantId>(&tenant.name, "tenant.name")?;
+        let policy = policy(tenant.policy.get_ref(), folder)
+            .map_err(|reason| (tenant.policy.span(), "tenant.policy", reason))?;
+        if policies.insert(name, policy).is_some() {
+            return Err((tenant.name.span(), "tenant.name", Reason::Twice));
+        }
+    }
+    if policies.is_empty() { Err((0..0, "tenant", Reason::NoTenant)) } else { Ok(policies) }
+}
+
+/// A policy by its file, or one of the build's own by name.
+fn policy(named: &str, folder: &Path) -> Result<Policy, Reason> {
+    let path = folder.join(named);
+    let text = match named.strip_prefix("builtin:") {
+        Some("kitchenware") => Policy::KITCHENWARE.to_owned(),
+        Some(_) => return Err(Reason::NotBuiltin),
+        None => {
+            std::fs::read_to_string(&path).map_err(|source| Reason::PolicyUnreadable { path: path.clone(), source })?
+        }
+    };
+    Policy::parse(&text).map_err(|source| Reason::Policy { path, source: Box::new(source) })
+}
+
+fn serial_patterns(raw: &[RawCarrier]) -> Result<BTreeMap<CallerName, SerialPattern>, At> {
+    let mut patterns = BTreeMap::new();
+    for carrier in raw {
+        let name = name::<CallerName>(&carrier.name, "carrier.name")?;
+        let refused = |bad: BadPattern| (carrier.serial.span(), "carrier.serial", Reason::from(bad));
+        if patterns.insert(name, carrier.serial.get_ref().parse().map_err(refused)?).is_some() {
+            return Err((carrier.name.span(), "carrier.name", Reason::Twice));
+        }
+    }
+    Ok(patterns)
+}
+
+fn name<T: std::str::FromStr<Err = BadName>>(raw: &Spanned<String>, key: &'static str) -> Result<T, At> {
+    raw.get_ref().parse().map_err(|bad: BadName| (raw.span(), key, bad.into()))
+}
+
+fn sweep_interval(raw: &Spanned<String>) -> Result<Duration, At> {
+    let refused = |reason| (raw.span(), "sweep_interval", reason);
+    let parsed: SignedDuration = raw.get_ref().parse().map_err(|_| refused(Reason::NotADuration))?;
+    let bounds = SignedDuration::from_millis(100)..=SignedDuration::from_mins(1);
+    let within = Some(parsed).filter(|parsed| bounds.contains(parsed)).map(|parsed| parsed.unsigned_abs());
+    within.ok_or(refused(Reason::OutOfRange("100ms and 1m: what is due must go at once")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! Keys, seals, MACs and where randomness comes from: root key → epoch keys → one DEK per use → one seal per value.
+//! INVARIANT: nothing is encrypted or authenticated without naming its place, and no secret leaves its type except
+//! through `expose()`.
+
+mod aead;
+pub mod entropy;
+pub mod envelope;
+mod error;
+pub mod key;
+pub mod keyring;
+pub mod mac;
+pub mod page;
+pub mod root;
+pub mod slot;
+
+pub use error::CryptoError;

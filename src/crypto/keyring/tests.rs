@@ -1,0 +1,174 @@
+//! Claims about the keyring and its file.
+
+use super::*;
+use crate::crypto::entropy::SeededEntropy;
+use crate::crypto::root::{CHEAP, RootSource, mint_passphrase_file};
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    entropy: SeededEntropy,
+    root: RootKey,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let entropy = SeededEntropy::new(1);
+        let root = RootKey::generate(&entropy);
+        Self { folder: tempfile::tempdir().unwrap(), entropy, root }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("keyring")
+    }
+
+    fn two_epochs(&self) -> Keyring {
+        Keyring::create(&self.root, Timestamp(10), &self.entropy).with_new_epoch(Timestamp(20), &self.entropy)
+    }
+
+    fn saved(&self) -> Vec<u8> {
+        self.two_epochs().save(&self.path(), &self.root, &self.entropy).unwrap();
+        fs::read(self.path()).unwrap()
+    }
+
+    /// What loading `bytes` answers.
+    fn load(&self, bytes: &[u8]) -> Result<Keyring, KeyringError> {
+        let path = self.folder.path().join("altered");
+        fs::write(&path, bytes).unwrap();
+        Keyring::load(&path, &self.root)
+    }
+}
+
+fn keys(keyring: &Keyring) -> Vec<(Epoch, Timestamp, [u8; 32])> {
+    keyring.epochs().map(|epoch| (epoch.number(), epoch.created_at(), *epoch.key.expose())).collect()
+}
+
+#[test]
+fn a_saved_keyring_loads_with_the_same_epochs_newest_first() {
+    let fixture = Fixture::new();
+    let keyring = fixture.two_epochs();
+    keyring.save(&fixture.path(), &fixture.root, &fixture.entropy).unwrap();
+    let loaded = Keyring::load(&fixture.path(), &fixture.root).unwrap();
+    assert_eq!(keys(&loaded), keys(&keyring));
+    assert_eq!(keys(&loaded).iter().map(|(number, ..)| number.0).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!((loaded.active().number(), loaded.generation()), (Epoch(2), Generation(2)));
+    assert_eq!(loaded.epoch(Epoch(1)).unwrap().created_at(), Timestamp(10));
+    assert!(loaded.epoch(Epoch(0)).is_none() && loaded.epoch(Epoch(3)).is_none());
+}
+
+#[test]
+fn the_file_is_owner_only_shows_its_header_and_no_key() {
+    let fixture = Fixture::new();
+    let bytes = fixture.saved();
+    assert_eq!(fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    let header = KeyringHeader { generation: Generation(2), root: RootHeader::KeyFile };
+    assert_eq!(peek(&fixture.path()).unwrap(), header);
+    assert_eq!(peek_generation(&fixture.path()).unwrap(), Generation(2));
+    for (_, _, key) in keys(&Keyring::load(&fixture.path(), &fixture.root).unwrap()) {
+        assert!(bytes.windows(16).all(|window| key.windows(16).all(|part| part != window)));
+    }
+}
+
+#[test]
+fn saving_replaces_the_file_and_whatever_a_crash_left_beside_it() {
+    let fixture = Fixture::new();
+    fs::write(fixture.folder.path().join("keyring.new"), b"half").unwrap();
+    fixture.saved();
+    let next = Keyring::load(&fixture.path(), &fixture.root).unwrap().with_new_epoch(Timestamp(30), &fixture.entropy);
+    next.save(&fixture.path(), &fixture.root, &fixture.entropy).unwrap();
+    assert_eq!(peek_generation(&fixture.path()).unwrap(), Generation(3));
+    assert_eq!(fs::read_dir(fixture.folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn every_flipped_bit_is_refused_and_the_generation_cannot_be_altered() {
+    let fixture = Fixture::new();
+    let bytes = fixture.saved();
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let refused = fixture.load(&flipped).unwrap_err();
+        let named = match bit / 8 {
+            0..4 => matches!(refused, KeyringError::NotAKeyring),
+            4 => matches!(refused, KeyringError::UnknownFormat),
+            13..29 => matches!(refused, KeyringError::WrongRoot),
+            29 => matches!(refused, KeyringError::UnknownFormat | KeyringError::NotAuthentic),
+            _ => matches!(refused, KeyringError::NotAuthentic),
+        };
+        assert!(named, "bit {bit}: {refused:?}");
+    }
+}
+
+#[test]
+fn every_truncation_and_any_longer_file_is_refused() {
+    let fixture = Fixture::new();
+    let bytes = fixture.saved();
+    for length in 0..bytes.len() {
+        let refused = fixture.load(&bytes[..length]).unwrap_err();
+        let cut = length < CLEAR + aead::NONCE;
+        let named = if cut {
+            matches!(refused, KeyringError::Truncated)
+        } else {
+            matches!(refused, KeyringError::NotAuthentic)
+        };
+        assert!(named, "{length} bytes: {refused:?}");
+    }
+    assert!(matches!(fixture.load(&[&bytes[..], &[0]].concat()), Err(KeyringError::NotAuthentic)));
+    assert!(matches!(fixture.load(&vec![0; 1024 * 1024 + 1]), Err(KeyringError::TooLarge)));
+    assert!(matches!(
+        Keyring::load(&fixture.folder.path().join("none"), &fixture.root),
+        Err(KeyringError::Unreadable(_))
+    ));
+}
+
+#[test]
+fn another_root_neither_loads_nor_saves() {
+    let fixture = Fixture::new();
+    fixture.saved();
+    let other = RootKey::generate(&fixture.entropy);
+    assert!(matches!(Keyring::load(&fixture.path(), &other), Err(KeyringError::WrongRoot)));
+    let refused = fixture.two_epochs().save(&fixture.path(), &other, &fixture.entropy);
+    assert!(matches!(refused, Err(KeyringError::WrongRoot)));
+}
+
+#[test]
+fn the_header_leads_a_passphrase_to_the_root_key() {
+    let fixture = Fixture::new();
+    let source = RootSource::PassphraseFile { path: fixture.folder.path().join("passphrase") };
+    mint_passphrase_file(source.path(), &fixture.entropy).unwrap();
+    let root = source.unlock(&source.fresh_header(CHEAP, &fixture.entropy)).unwrap();
+    let keyring = Keyring::create(&root, Timestamp(10), &fixture.entropy);
+    keyring.save(&fixture.path(), &root, &fixture.entropy).unwrap();
+    let again = source.unlock(&peek(&fixture.path()).unwrap().root).unwrap();
+    assert_eq!(keys(&Keyring::load(&fixture.path(), &again).unwrap()), keys(&keyring));
+}
+
+#[test]
+fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
+    let entry = |number: u32| [&number.to_be_bytes()[..], &[0; 40]].concat();
+    let refused = [vec![], entry(1)[1..].to_vec(), [entry(1), entry(2)].concat(), [entry(2), entry(2)].concat()];
+    for body in refused {
+        let decoded = Keyring::decode_body(&body, Generation(1), RootCheck([0; 16]));
+        assert!(matches!(decoded, Err(KeyringError::Malformed)), "{} bytes", body.len());
+    }
+    assert!(Keyring::decode_body(&[entry(2), entry(1)].concat(), Generation(1), RootCheck([0; 16])).is_ok());
+}
+
+#[test]
+fn every_use_of_every_epoch_has_its_own_key() {
+    let keyring = Fixture::new().two_epochs();
+    let uses = |epoch: &EpochKeys| {
+        [&epoch.key, &epoch.wrap, &epoch.mac, &epoch.index, &epoch.idempotency, &epoch.audit, &epoch.page]
+            .map(|key| *key.expose())
+    };
+    let distinct: HashSet<[u8; 32]> = keyring.epochs().flat_map(uses).collect();
+    assert_eq!(distinct.len(), 14);
+}
+
+#[test]
+fn debug_shows_types_only() {
+    let fixture = Fixture::new();
+    let keyring = fixture.two_epochs();
+    assert_eq!(format!("{:?} {:?} {:?}", keyring, keyring.active(), fixture.root), "Keyring EpochKeys RootKey");
+}

@@ -1,0 +1,49 @@
+//! The door: gRPC over mutual TLS. INVARIANT: no handler touches the vault before `Door::enter` has admitted the caller anew and
+//! found its role among those the protocol's annotations name for that RPC.
+
+pub mod client;
+mod delivery_service;
+mod door;
+pub mod identity;
+mod lifecycle_service;
+pub mod listener;
+mod operations_service;
+pub mod proto;
+mod status;
+mod token_service;
+pub mod trust;
+mod wire;
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+
+use crate::domain::time::Clock;
+use crate::vault::Vault;
+use door::Door;
+use proto::delivery_service_server::DeliveryServiceServer;
+use proto::lifecycle_service_server::LifecycleServiceServer;
+use proto::operations_service_server::OperationsServiceServer;
+use proto::token_service_server::TokenServiceServer;
+use trust::Trust;
+
+/// The largest message taken: a page of 256 tokens or one record's fields is far below.
+const MAX_MESSAGE: usize = 256 * 1024;
+
+/// Every service of the vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
+pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Routes {
+    let door = Arc::new(Door::new(vault, trust, clock));
+    let (health, serving) = tonic_health::server::health_reporter();
+    let mut routes = Routes::builder();
+    routes.add_service(serving);
+    let tokens = token_service::Tokens::new(Arc::clone(&door));
+    routes.add_service(TokenServiceServer::new(tokens).max_decoding_message_size(MAX_MESSAGE));
+    let lifecycle = lifecycle_service::Lifecycle::new(Arc::clone(&door));
+    routes.add_service(LifecycleServiceServer::new(lifecycle).max_decoding_message_size(MAX_MESSAGE));
+    let deliveries = delivery_service::Deliveries::new(Arc::clone(&door));
+    routes.add_service(DeliveryServiceServer::new(deliveries).max_decoding_message_size(MAX_MESSAGE));
+    let operations = operations_service::Operations::new(door);
+    routes.add_service(OperationsServiceServer::new(operations).max_decoding_message_size(MAX_MESSAGE));
+    drop(health);
+    routes.routes()
+}

@@ -1,0 +1,65 @@
+//! Who may come in to which RPC. INVARIANT: the roles are the protocol's own annotations; an RPC that is not among them lets
+//! nobody in.
+
+use std::sync::Arc;
+
+use tonic::{Request, Status};
+
+use super::proto::annotations::METHODS;
+use super::status::{identity_refused, role_not_allowed, status};
+use super::trust::Trust;
+use super::identity;
+use crate::audit::entry::Action;
+use crate::domain::caller::Role;
+use crate::domain::time::Clock;
+use crate::vault::{Call, Vault};
+
+/// One RPC: its path, and the name its calls go by in the audit log.
+#[derive(Clone, Copy)]
+pub(super) struct Rpc {
+    pub path: &'static str,
+    pub action: Action,
+}
+
+pub(super) struct Door {
+    pub vault: Vault,
+    trust: Arc<Trust>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Door {
+    pub fn new(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Self {
+        Self { vault, trust, clock }
+    }
+
+    /// Admits the caller for one call. A live connection whose certificate has expired or was revoked since is refused here.
+    pub async fn enter<T>(&self, request: &Request<T>, rpc: Rpc) -> Result<Call, Status> {
+        let caller = self.admit(request)?;
+        let request = self.vault.new_request();
+        if !self.vault.serves(&caller.tenant) {
+            tracing::info!(reason = "unknown_tenant", "a certificate speaks for a tenant that is not kept here");
+            return Err(identity_refused());
+        }
+        if !may_call(caller.role, rpc.path) {
+            self.vault.refused(&caller, request, rpc.action).await.map_err(|error| status(&error))?;
+            return Err(role_not_allowed());
+        }
+        Ok(Call { caller, request })
+    }
+
+    /// Whether the caller of a long-lived stream is still good.
+    pub fn admit<T>(&self, request: &Request<T>) -> Result<crate::domain::caller::Caller, Status> {
+        identity::admit(request, &self.trust, self.clock.now()).map_err(|_| identity_refused())
+    }
+
+    /// The same for the messages of a stream, whose request is long gone.
+    pub fn still_good(&self, peer: &identity::Peer) -> Result<(), Status> {
+        peer.admit(&self.trust, self.clock.now()).map(drop).map_err(|_| identity_refused())
+    }
+}
+
+fn may_call(role: Role, path: &str) -> bool {
+    let allowed = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| *roles);
+    allowed.contains(&(role as u8))
+}
+

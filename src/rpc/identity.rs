@@ -1,0 +1,243 @@
+//! Who is at the other end. INVARIANT: a `Peer` exists only for a chain the handshake verified and an identity that fits our
+//! rules, and `admit` answers for this request, not for the handshake: expiry, revocation and removed CAs count at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use rustls::CertificateError;
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::domain::caller::{BadIdentity, Caller, CertificateHash};
+use crate::domain::time::{SECOND, Timestamp};
+use crate::rpc::trust::{Trust, TrustSet, timestamp};
+
+/// Why a certificate does not let its bearer in. For our log; the peer sees a closed connection or `UNAUTHENTICATED`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}", self.as_str())]
+pub enum PeerRefusal {
+    NoCertificate,
+    Malformed,
+    /// A CA's own certificate used as a caller's.
+    CaAsLeaf,
+    /// Extended key usage without an explicit clientAuth, or with anyExtendedKeyUsage.
+    NotClientAuth,
+    NoUriSan,
+    SeveralUriSans,
+    /// A subject alternative name that is neither URI nor DNS, or one that two parsers read differently.
+    OddSan,
+    BadIdentity(BadIdentity),
+    Expired,
+    NotYetValid,
+    Revoked,
+    /// No revocation list speaks for this issuer.
+    UnknownRevocation,
+    StaleCrl,
+    UnknownIssuer,
+    BadSignature,
+    /// The verifier refused for a reason that has no name here.
+    Unverifiable,
+}
+
+impl PeerRefusal {
+    /// The reason in logs; stable.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::Malformed => "malformed_certificate",
+            Self::CaAsLeaf => "ca_as_leaf",
+            Self::NotClientAuth => "wrong_eku",
+            Self::NoUriSan => "no_uri_san",
+            Self::SeveralUriSans => "several_uri_sans",
+            Self::OddSan => "odd_san",
+            Self::BadIdentity(BadIdentity::Grammar) => "identity_grammar",
+            Self::BadIdentity(BadIdentity::ForeignTrustDomain) => "foreign_trust_domain",
+            Self::BadIdentity(BadIdentity::UnknownRole) => "unknown_role",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Revoked => "revoked",
+            Self::UnknownRevocation => "unknown_revocation",
+            Self::StaleCrl => "stale_crl",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::BadSignature => "bad_signature",
+            Self::Unverifiable => "unverifiable",
+        }
+    }
+
+    /// The refusal a TLS error stands for, if it is about the peer's certificate.
+    pub(super) fn from_tls(error: &rustls::Error) -> Option<Self> {
+        match error {
+            rustls::Error::NoCertificatesPresented => Some(Self::NoCertificate),
+            rustls::Error::InvalidCertificate(error) => Some(Self::from_certificate_error(error)),
+            rustls::Error::InvalidCertRevocationList(_) => Some(Self::UnknownRevocation),
+            _ => None,
+        }
+    }
+
+    fn from_certificate_error(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::Revoked => Self::Revoked,
+            CertificateError::UnknownRevocationStatus => Self::UnknownRevocation,
+            CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+                Self::StaleCrl
+            }
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Self::NotClientAuth,
+            CertificateError::BadSignature => Self::BadSignature,
+            CertificateError::BadEncoding => Self::Malformed,
+            CertificateError::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
+                Some(webpki::Error::CaUsedAsEndEntity) => Self::CaAsLeaf,
+                _ => Self::Unverifiable,
+            },
+            _ => Self::Unverifiable,
+        }
+    }
+}
+
+/// The caller behind one connection; shared by all its requests.
+pub struct Peer {
+    caller: Caller,
+    chain: Vec<CertificateDer<'static>>,
+    /// The names that issued the chain's certificates, DER: these issuers' revocation lists must be fresh.
+    issuers: Vec<Vec<u8>>,
+    not_before: Timestamp,
+    /// The first instant at which a certificate of the chain has expired.
+    expired_at: Timestamp,
+    verdict: ArcSwap<Verdict>,
+    /// A refusal was logged and nothing has been admitted since.
+    logged: AtomicBool,
+}
+
+/// What one trust set's verifier said of the chain.
+struct Verdict {
+    generation: u64,
+    refused: Option<PeerRefusal>,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Peer")
+    }
+}
+
+impl Peer {
+    /// The peer of a handshake that `set` has just verified.
+    pub(super) fn of_handshake(
+        chain: &[CertificateDer<'_>],
+        trust_domain: &str,
+        set: &TrustSet,
+        now: Timestamp,
+    ) -> Result<Self, PeerRefusal> {
+        let leaf = chain.first().ok_or(PeerRefusal::NoCertificate)?;
+        let mut peer = Self {
+            caller: identify(leaf, trust_domain)?,
+            chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+            issuers: Vec::with_capacity(chain.len()),
+            not_before: Timestamp(i64::MIN),
+            expired_at: Timestamp(i64::MAX),
+            verdict: ArcSwap::from_pointee(Verdict { generation: set.generation, refused: None }),
+            logged: AtomicBool::new(false),
+        };
+        for certificate in chain {
+            let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerRefusal::Malformed)?;
+            peer.issuers.push(parsed.issuer().as_raw().to_vec());
+            peer.not_before = peer.not_before.max(timestamp(parsed.validity().not_before));
+            // RFC 5280 §4.1.2.5: notAfter is the last second of validity.
+            peer.expired_at = peer.expired_at.min(timestamp(parsed.validity().not_after).plus(SECOND));
+        }
+        peer.in_time(set, now)?;
+        Ok(peer)
+    }
+
+    /// Whether this peer may speak now: asked on every request. `now` is the real clock's.
+    ///
+    /// Costs a few comparisons, and one full verification for each trust set that was loaded since.
+    pub fn admit(&self, trust: &Trust, now: Timestamp) -> Result<&Caller, PeerRefusal> {
+        let set = trust.set();
+        match self.in_time(&set, now).and_then(|()| self.verified(&set, now)) {
+            Ok(()) => {
+                if self.logged.load(Ordering::Relaxed) {
+                    self.logged.store(false, Ordering::Relaxed);
+                }
+                Ok(&self.caller)
+            }
+            Err(refusal) => {
+                if !self.logged.swap(true, Ordering::Relaxed) {
+                    tracing::info!(reason = refusal.as_str(), "a live connection's certificate is no longer good");
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    fn in_time(&self, set: &TrustSet, now: Timestamp) -> Result<(), PeerRefusal> {
+        if now < self.not_before {
+            return Err(PeerRefusal::NotYetValid);
+        }
+        if now >= self.expired_at {
+            return Err(PeerRefusal::Expired);
+        }
+        match set.fresh_until(&self.issuers) {
+            Some(stale_at) if now >= stale_at => Err(PeerRefusal::StaleCrl),
+            _ => Ok(()),
+        }
+    }
+
+    /// The verifier's verdict by this set. Time is `in_time`'s part, so one verdict holds for as long as its set does.
+    fn verified(&self, set: &TrustSet, now: Timestamp) -> Result<(), PeerRefusal> {
+        let verdict = self.verdict.load();
+        let refused = if verdict.generation == set.generation {
+            verdict.refused
+        } else {
+            let refused = set.verify(&self.chain, now).err();
+            let refused = refused.map(|error| PeerRefusal::from_tls(&error).unwrap_or(PeerRefusal::Unverifiable));
+            self.verdict.store(Arc::new(Verdict { generation: set.generation, refused }));
+            refused
+        };
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+/// The caller of this request, admitted anew. A request that came by another road than our listener has no peer.
+pub fn admit<T>(request: &tonic::Request<T>, trust: &Trust, now: Timestamp) -> Result<Caller, PeerRefusal> {
+    let peer = request.extensions().get::<Arc<Peer>>().ok_or(PeerRefusal::NoCertificate)?;
+    peer.admit(trust, now).cloned()
+}
+
+/// SECURITY: the TLS library checks the path; it accepts no EKU, no SAN, several SANs and any URI. These rules are all ours.
+fn identify(leaf: &CertificateDer<'_>, trust_domain: &str) -> Result<Caller, PeerRefusal> {
+    let (rest, parsed) = X509Certificate::from_der(leaf).map_err(|_| PeerRefusal::Malformed)?;
+    if !rest.is_empty() {
+        return Err(PeerRefusal::Malformed);
+    }
+    let usage = parsed.extended_key_usage().map_err(|_| PeerRefusal::Malformed)?;
+    if !usage.is_some_and(|usage| usage.value.client_auth && !usage.value.any) {
+        return Err(PeerRefusal::NotClientAuth);
+    }
+    let uri = the_one_uri(&parsed)?;
+    // The parser that verified the chain must read the same single URI.
+    let verified = webpki::EndEntityCert::try_from(leaf).map_err(|_| PeerRefusal::Malformed)?;
+    if !verified.valid_uri_names().eq([uri]) {
+        return Err(PeerRefusal::OddSan);
+    }
+    let hash = CertificateHash(Sha256::digest(leaf).into());
+    Caller::from_uri(uri, trust_domain, hash).map_err(PeerRefusal::BadIdentity)
+}
+
+fn the_one_uri<'a>(leaf: &'a X509Certificate<'_>) -> Result<&'a str, PeerRefusal> {
+    let names = leaf.subject_alternative_name().map_err(|_| PeerRefusal::Malformed)?;
+    let mut uri = None;
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::URI(text) if uri.is_none() => uri = Some(*text),
+            GeneralName::URI(_) => return Err(PeerRefusal::SeveralUriSans),
+            GeneralName::DNSName(_) => {}
+            _ => return Err(PeerRefusal::OddSan),
+        }
+    }
+    uri.ok_or(PeerRefusal::NoUriSan)
+}

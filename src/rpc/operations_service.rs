@@ -1,0 +1,45 @@
+//! `OperationsService`: vault, reply.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::door::{Door, Rpc};
+use super::proto::{self, operations_service_server::OperationsService};
+use super::status::status;
+use super::wire;
+use crate::audit::entry::Action;
+
+pub(super) struct Operations {
+    door: Arc<Door>,
+}
+
+impl Operations {
+    pub fn new(door: Arc<Door>) -> Self {
+        Self { door }
+    }
+}
+
+macro_rules! rpc {
+    ($method:ident) => {
+        Rpc { path: concat!("/strongroom.v1.OperationsService/", stringify!($method)), action: Action::$method }
+    };
+}
+
+#[tonic::async_trait]
+impl OperationsService for Operations {
+    async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
+        let call = self.door.enter(&request, rpc!(Status)).await?;
+        let done = self.door.vault.status(&call).await.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::status(done)))
+    }
+
+    async fn confirm_clock(
+        &self,
+        request: Request<proto::ConfirmClockRequest>,
+    ) -> Result<Response<proto::ConfirmClockResponse>, Status> {
+        let call = self.door.enter(&request, rpc!(ConfirmClock)).await?;
+        let mark = self.door.vault.confirm_clock(&call).await.map_err(|error| status(&error))?;
+        Ok(Response::new(proto::ConfirmClockResponse { mark: Some(wire::wire_time(mark)) }))
+    }
+}

@@ -1,0 +1,121 @@
+//! Errors on their way out. INVARIANT: the one place where the vault's errors become gRPC's; every text is fixed, every reason
+//! is the protocol's enum, a field is named and never its value, and all that must look alike is byte-equal.
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::proto::{ErrorReason, ItemError};
+use crate::domain::field::{FieldError, FieldReason};
+use crate::vault::Error;
+
+const DOMAIN: &str = "strongroom";
+
+pub(super) fn status(error: &Error) -> Status {
+    let (code, text) = match error {
+        Error::Invalid(invalid) => return invalid_argument(invalid),
+        // SECURITY: unknown, foreign and forbidden are one answer: do not reveal who is stored.
+        Error::NotFound => (Code::NotFound, "no such record or grant"),
+        Error::RevisionConflict => (Code::Aborted, "the record's revision is another; read it again"),
+        Error::TooLate => (Code::FailedPrecondition, "the record was due before this arrived"),
+        Error::Erased => (Code::FailedPrecondition, "the record is erased"),
+        Error::Expired => (Code::FailedPrecondition, "the record's retention is over"),
+        Error::KeyReused => (Code::AlreadyExists, "the idempotency key was used for a different request"),
+        Error::Tampered { .. } => (Code::DataLoss, "stored data failed its authentication; the operator has been told"),
+        Error::Unavailable(cause) => {
+            tracing::warn!(%cause, "a call was answered UNAVAILABLE");
+            (Code::Unavailable, "the vault cannot answer durably now; retry with the same idempotency key")
+        }
+    };
+    detailed(code, text, reason(error), None)
+}
+
+/// The certificate is no longer good, or speaks for nobody here. The log knows why.
+pub(super) fn identity_refused() -> Status {
+    detailed(Code::Unauthenticated, "the certificate is not accepted", ErrorReason::IdentityRefused, None)
+}
+
+pub(super) fn role_not_allowed() -> Status {
+    detailed(Code::PermissionDenied, "the certificate's role may not call this", ErrorReason::RoleNotAllowed, None)
+}
+
+pub(super) fn invalid_argument(invalid: &FieldError) -> Status {
+    detailed(Code::InvalidArgument, "the request is not valid", field_reason(invalid.reason), Some(invalid))
+}
+
+/// The same error as one item's result in a batch.
+pub(super) fn item_error(error: &Error) -> ItemError {
+    let field = match error {
+        Error::Invalid(invalid) => invalid.field.clone(),
+        _ => String::new(),
+    };
+    ItemError { reason: reason(error).into(), field }
+}
+
+fn detailed(code: Code, text: &'static str, reason: ErrorReason, invalid: Option<&FieldError>) -> Status {
+    let name = reason.as_str_name().trim_start_matches("ERROR_REASON_");
+    let mut details = ErrorDetails::new();
+    details.set_error_info(name, DOMAIN, std::collections::HashMap::new());
+    if let Some(invalid) = invalid {
+        details.add_bad_request_violation(invalid.field.as_str(), format!("{name}: {}", invalid.reason));
+    }
+    Status::with_error_details(code, text, details)
+}
+
+fn reason(error: &Error) -> ErrorReason {
+    match error {
+        Error::Invalid(invalid) => field_reason(invalid.reason),
+        Error::NotFound => ErrorReason::NotFound,
+        Error::RevisionConflict => ErrorReason::RevisionConflict,
+        Error::TooLate => ErrorReason::TooLate,
+        Error::Erased => ErrorReason::Erased,
+        Error::Expired => ErrorReason::Expired,
+        Error::KeyReused => ErrorReason::IdempotencyKeyReused,
+        Error::Tampered { .. } => ErrorReason::Tampered,
+        Error::Unavailable(_) => ErrorReason::Unavailable,
+    }
+}
+
+fn field_reason(reason: FieldReason) -> ErrorReason {
+    match reason {
+        FieldReason::Missing => ErrorReason::Missing,
+        FieldReason::NotCollected => ErrorReason::NotCollected,
+        FieldReason::Unknown => ErrorReason::Unknown,
+        FieldReason::Empty => ErrorReason::Empty,
+        FieldReason::TooShort => ErrorReason::TooShort,
+        FieldReason::TooLong => ErrorReason::TooLong,
+        FieldReason::TooMany => ErrorReason::TooMany,
+        FieldReason::ControlCharacter => ErrorReason::ControlCharacter,
+        FieldReason::CardNumber => ErrorReason::CardNumber,
+        FieldReason::NotAPhone => ErrorReason::NotAPhone,
+        FieldReason::NotAnEmail => ErrorReason::NotAnEmail,
+        FieldReason::NotACountry => ErrorReason::NotACountry,
+        FieldReason::NotASerial => ErrorReason::NotASerial,
+        FieldReason::NotPrintableAscii => ErrorReason::NotPrintableAscii,
+        FieldReason::NotAToken => ErrorReason::NotAToken,
+        FieldReason::WrongKind => ErrorReason::WrongKind,
+        FieldReason::Repeated => ErrorReason::Repeated,
+        FieldReason::NotATime => ErrorReason::NotATime,
+        FieldReason::NotAWindow => ErrorReason::NotAWindow,
+        FieldReason::NotAName => ErrorReason::NotAName,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_reason_keeps_its_name_on_the_wire() {
+        for reason in FieldReason::ALL {
+            assert_eq!(field_reason(*reason).as_str_name(), format!("ERROR_REASON_{}", reason.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_refused_field_is_named_in_the_details() {
+        let status = invalid_argument(&FieldError::new("address.lines[1]", FieldReason::CardNumber));
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "CARD_NUMBER");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "address.lines[1]");
+    }
+}

@@ -1,0 +1,208 @@
+//! Where everything rests. `Store` runs named transactions in the domain's words; a backend (`sqlite`, one day its
+//! PostgreSQL twin) knows rows and SQL, and nothing above this module knows either.
+//!
+//! INVARIANT: what `run` has answered is durable, together with the audit entries it appended and, before it, the erasure
+//! ledger's; a closure that fails leaves nothing behind and sinks none of the closures committed with it. Every row of facts
+//! is authenticated when read: one that was altered, moved or made outside the vault answers `Tampered`, never data.
+//!
+//! How a write goes (`sqlite::writer`):
+//! ```text
+//! queue → BEGIN → for each closure: SAVEPOINT, run, RELEASE or ROLLBACK TO → erasure ledger: append, fsync
+//!       → audit batch → COMMIT (synchronous=FULL) → after erasures: wal_checkpoint(TRUNCATE) → answers
+//! ```
+
+mod ids;
+pub mod ledger;
+mod lock;
+pub mod rows;
+mod sqlite;
+mod tx;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
+use crate::crypto::keyring::{EpochKeys, Keyring};
+use crate::crypto::mac::{Mac, head_mac, verify_head};
+use crate::domain::id::Epoch;
+use crate::domain::time::Clock;
+pub use tx::{Tx, View};
+
+/// Why the store did not do as asked. Carries names of tables and files, never what they hold.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error("another transaction was first; run again")]
+    Raced,
+    #[error("a row of {table} fails its authentication")]
+    Tampered { table: &'static str },
+    #[error("a row of {table} cannot be decoded: {column}")]
+    Corrupt { table: &'static str, column: &'static str },
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("the store refuses since an earlier commit failed; restart to recover: {0}")]
+    Poisoned(String),
+    #[error("the store is closed")]
+    Closed,
+    #[error("{0}")]
+    Refused(String),
+    #[error("{context}: {source}")]
+    Io { context: String, source: Arc<std::io::Error> },
+    #[error("in {statement}: {source}")]
+    Sql { statement: &'static str, source: Arc<rusqlite::Error> },
+}
+
+impl StoreError {
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        StoreError::Io { context: context.into(), source: Arc::new(source) }
+    }
+}
+
+/// Where the store's files are.
+#[derive(Clone, Debug)]
+pub struct StorePaths {
+    /// The SQLite database; its WAL and lock lie beside it.
+    pub database: PathBuf,
+    /// The erasure ledger; another device is better.
+    pub ledger: PathBuf,
+}
+
+/// The open store; cheap to clone. The last clone dropped closes it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: sqlite::Sqlite,
+    keyring: Arc<Keyring>,
+}
+
+impl Store {
+    /// Opens (or makes) the store: takes the exclusive process lock, migrates, checks the keyring's generation against the
+    /// one recorded, the erasure ledger against the database, and the audit tree's frontier against its last head.
+    pub fn open(paths: &StorePaths, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let backend = sqlite::Sqlite::open(paths, Arc::clone(&keyring), clock)?;
+        let store = Self { inner: Arc::new(Inner { backend, keyring }) };
+        store.check_generation()?;
+        Ok(store)
+    }
+
+    /// Runs `work` in a durable transaction and answers once it is on disk. `work` may run more than once; it must depend
+    /// on nothing but the transaction and what it captured. On `Err` nothing of it remains.
+    pub async fn run<T, F>(&self, name: &'static str, work: F) -> Result<T, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.inner.backend.submit(name, work)?.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// `run` for plain threads.
+    pub fn run_blocking<T, F>(&self, name: &'static str, work: F) -> Result<T, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.inner.backend.submit(name, work)?.blocking_recv().map_err(|_| StoreError::Closed)?
+    }
+
+    /// Reads one consistent snapshot, on the caller's thread.
+    pub fn read<T>(&self, work: impl FnOnce(&View<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.inner.backend.read(&self.inner.keyring, work)
+    }
+
+    /// A number nobody had before, growing with time: for records, subjects, keys and grants.
+    pub fn allocate(&self) -> Result<i64, StoreError> {
+        self.inner.backend.allocate()
+    }
+
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.inner.keyring
+    }
+
+    /// Truncates the write-ahead log, so that nothing deleted stays in it. `false` when a reader held it; try again.
+    pub async fn truncate_log(&self) -> Result<bool, StoreError> {
+        self.inner.backend.truncate_log()?.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Every audit batch in order, one in memory at a time, until `each` answers `false`.
+    pub fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError> {
+        self.read(|view| view.audit_batches(each))
+    }
+
+    /// Why the store refuses, if it does.
+    pub fn poisoned(&self) -> Option<String> {
+        self.inner.backend.poisoned()
+    }
+
+    pub fn paths(&self) -> &StorePaths {
+        self.inner.backend.paths()
+    }
+
+    fn check_generation(&self) -> Result<(), StoreError> {
+        let have = self.inner.keyring.generation().0;
+        let recorded = self.read(|view| view.meta_i64("keyring_generation"))?.unwrap_or(0);
+        let recorded_generation = u64::try_from(recorded).unwrap_or(0);
+        if have < recorded_generation {
+            return Err(StoreError::Refused(format!(
+                "the keyring is of generation {have}, but this database has seen generation {recorded_generation}: \
+                 an old copy of the keyring cannot open what was written since"
+            )));
+        }
+        if have > recorded_generation {
+            let have = i64::try_from(have).unwrap_or(i64::MAX);
+            self.run_blocking("record_generation", move |tx| tx.set_meta_i64("keyring_generation", have))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the whole audit log of a database, beside a running server or without one, and says where it first goes wrong.
+/// With the keyring, every head's MAC is checked too; `known` is a head from elsewhere that the log must lead to or past.
+pub fn verify_log(database: &Path, keyring: Option<&Keyring>, known: Option<Head>) -> Result<LogVerdict, StoreError> {
+    sqlite::read_unheld(database, |reads| {
+        let mut verifier = Verifier::new(known);
+        let (mut batches, mut flaw) = (0, None);
+        reads.audit_batches(&mut |batch, stamp| {
+            let vouched = keyring.is_none_or(|keyring| stamp.fits(keyring, &batch.head));
+            flaw = verifier.follow(&batch, vouched).err();
+            batches += 1;
+            flaw.is_none()
+        })?;
+        let verified = match flaw.map_or_else(|| verifier.finish(), Err) {
+            Ok(verified) => verified,
+            Err(flaw) => return Ok(LogVerdict::Flawed(flaw)),
+        };
+        // The frontier is authenticated and goes with every commit: it knows of batches that were cut off at the end.
+        let frontier = keyring.map(|keyring| View::new(reads, keyring).audit_frontier()).transpose()?;
+        if frontier.is_some_and(|frontier| frontier.size() != verified.entries || frontier.root() != verified.root) {
+            return Ok(LogVerdict::Flawed(Flaw { batch: batches, entry: verified.entries, what: What::TailCut }));
+        }
+        Ok(LogVerdict::Sound(verified))
+    })
+}
+
+/// What reading the whole log has found.
+#[derive(Debug)]
+pub enum LogVerdict {
+    Sound(Verified),
+    Flawed(Flaw),
+}
+
+/// What vouches for a stored head: the epoch (u32, big-endian) and the MAC under its audit subkey.
+pub struct HeadStamp(pub(crate) Vec<u8>);
+
+impl HeadStamp {
+    pub(crate) fn of(epoch: &EpochKeys, head: &Head) -> Self {
+        Self([&epoch.number().0.to_be_bytes()[..], head_mac(epoch, &head.to_bytes()).as_bytes()].concat())
+    }
+
+    /// Whether this keyring stamped `head`. A head of a destroyed epoch cannot be checked by it any more.
+    pub fn fits(&self, keyring: &Keyring, head: &Head) -> bool {
+        let Some((number, mac)) = self.0.split_first_chunk::<4>() else { return false };
+        let (Some(epoch), Ok(mac)) = (keyring.epoch(Epoch(u32::from_be_bytes(*number))), mac.try_into()) else {
+            return false;
+        };
+        verify_head(epoch, &head.to_bytes(), &Mac::from_bytes(mac))
+    }
+}

@@ -1,0 +1,211 @@
+//! The erasure ledger: an append-only file outside the database that says what was destroyed, so that a restored database
+//! destroys it again before it serves.
+//!
+//! INVARIANT: an erasure is acknowledged only after its line is on disk; lines are chained (SHA-256) and authenticated under
+//! an epoch's audit subkey, so a line that was altered, dropped or moved is found when the file is opened. One JSON object a
+//! line, so that an auditor can read it; it holds token digests and reasons, never a value.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::StoreError;
+use crate::crypto::keyring::Keyring;
+use crate::crypto::mac::head_mac;
+use crate::crypto::slot::Canonical;
+use crate::domain::id::{Epoch, Revision, TenantId};
+use crate::domain::time::Timestamp;
+use crate::domain::token::TokenDigest;
+use crate::domain::vocabulary::EraseReason;
+
+/// Something destroyed that a restored backup would bring back.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LedgerEvent {
+    /// The whole record.
+    Erased(EraseReason),
+    /// The values of every revision up to this one: the record was corrected.
+    Superseded(Revision),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct LedgerEntry {
+    pub at: Timestamp,
+    pub tenant: TenantId,
+    pub record: TokenDigest,
+    pub event: LedgerEvent,
+}
+
+/// One line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    seq: u64,
+    at: i64,
+    tenant: String,
+    record: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    erased: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    superseded: Option<u32>,
+    chain: String,
+    epoch: u32,
+    mac: String,
+}
+
+/// The open ledger; owned by the writer.
+pub(super) struct Ledger {
+    file: File,
+    last: u64,
+    chain: [u8; 32],
+}
+
+impl Ledger {
+    /// Opens or makes the file and checks every line. A last line without its line feed was never acknowledged and is cut.
+    pub(super) fn open(path: &Path, keyring: &Keyring) -> Result<Self, StoreError> {
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|source| StoreError::io("opening the erasure ledger", source))?;
+        sync_folder(path)?;
+        let (mut last, mut chain, mut whole) = (0, [0; 32], 0);
+        read_lines(&file, &mut |text, bytes| {
+            let (seq, next, _) = check_line(text, last, &chain, keyring)?;
+            (last, chain) = (seq, next);
+            whole += bytes;
+            Ok(())
+        })?;
+        file.set_len(whole).map_err(|source| StoreError::io("cutting the erasure ledger's torn last line", source))?;
+        file.seek(SeekFrom::End(0)).map_err(|source| StoreError::io("seeking in the erasure ledger", source))?;
+        Ok(Self { file, last, chain })
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Appends and fsyncs. On `Err` the caller must poison itself: what the file holds is unknown until it is reopened.
+    pub(super) fn append(&mut self, entries: &[LedgerEntry], keyring: &Keyring) -> Result<u64, StoreError> {
+        let epoch = keyring.active();
+        let mut text = Vec::new();
+        for entry in entries {
+            self.last += 1;
+            self.chain = link(&self.chain, self.last, entry);
+            let line = Line {
+                seq: self.last,
+                at: entry.at.0,
+                tenant: entry.tenant.as_str().to_owned(),
+                record: hex::encode(entry.record.0),
+                erased: match entry.event {
+                    LedgerEvent::Erased(reason) => Some(reason.as_str().to_owned()),
+                    LedgerEvent::Superseded(_) => None,
+                },
+                superseded: match entry.event {
+                    LedgerEvent::Superseded(revision) => Some(revision.0),
+                    LedgerEvent::Erased(_) => None,
+                },
+                chain: hex::encode(self.chain),
+                epoch: epoch.number().0,
+                mac: hex::encode(head_mac(epoch, &self.chain).as_bytes()),
+            };
+            serde_json::to_writer(&mut text, &line).map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
+            text.push(b'\n');
+        }
+        self.file
+            .write_all(&text)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| StoreError::io("writing the erasure ledger", source))?;
+        Ok(self.last)
+    }
+}
+
+/// Every entry after `after`, in order, with its number; what a restored database has to apply.
+pub fn read_after(path: &Path, keyring: &Keyring, after: u64) -> Result<Vec<(u64, LedgerEntry)>, StoreError> {
+    let file = File::open(path).map_err(|source| StoreError::io("opening the erasure ledger", source))?;
+    let (mut last, mut chain, mut found) = (0, [0; 32], Vec::new());
+    read_lines(&file, &mut |text, _| {
+        let (seq, next, entry) = check_line(text, last, &chain, keyring)?;
+        (last, chain) = (seq, next);
+        if seq > after {
+            found.push((seq, entry));
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Calls `each` with every whole line and its length in bytes.
+fn read_lines(file: &File, each: &mut dyn FnMut(&str, u64) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let mut reader = BufReader::new(file);
+    let mut text = String::new();
+    loop {
+        text.clear();
+        let bytes =
+            reader.read_line(&mut text).map_err(|source| StoreError::io("reading the erasure ledger", source))?;
+        let Some(line) = text.strip_suffix('\n') else { return Ok(()) };
+        each(line, bytes as u64)?;
+    }
+}
+
+fn check_line(
+    text: &str,
+    last: u64,
+    chain: &[u8; 32],
+    keyring: &Keyring,
+) -> Result<(u64, [u8; 32], LedgerEntry), StoreError> {
+    let broken = || StoreError::Refused(format!("the erasure ledger is broken at its entry {}", last + 1));
+    let line: Line = serde_json::from_str(text).map_err(|_| broken())?;
+    let mut digest = [0; 16];
+    hex::decode_to_slice(&line.record, &mut digest).map_err(|_| broken())?;
+    let event = match (&line.erased, line.superseded) {
+        (Some(reason), None) => LedgerEvent::Erased(EraseReason::parse(reason).ok_or_else(broken)?),
+        (None, Some(revision)) => LedgerEvent::Superseded(Revision(revision)),
+        _ => return Err(broken()),
+    };
+    let entry = LedgerEntry {
+        at: Timestamp(line.at),
+        tenant: line.tenant.parse().map_err(|_| broken())?,
+        record: TokenDigest(digest),
+        event,
+    };
+    let next = link(chain, line.seq, &entry);
+    if line.seq != last + 1 || line.chain != hex::encode(next) {
+        return Err(broken());
+    }
+    // SECURITY: a destroyed epoch's MACs can be checked no more; the chain up to a living epoch's line still binds them.
+    if let Some(epoch) = keyring.epoch(Epoch(line.epoch))
+        && line.mac != hex::encode(head_mac(epoch, &next).as_bytes())
+    {
+        return Err(broken());
+    }
+    Ok((line.seq, next, entry))
+}
+
+fn link(chain: &[u8; 32], seq: u64, entry: &LedgerEntry) -> [u8; 32] {
+    let (kind, detail) = match entry.event {
+        LedgerEvent::Erased(reason) => (1, u64::from(reason.code())),
+        LedgerEvent::Superseded(revision) => (2, u64::from(revision.0)),
+    };
+    let bytes = Canonical::new("strongroom/ledger")
+        .bytes(chain)
+        .u64(seq)
+        .i64(entry.at.0)
+        .bytes(entry.tenant.as_str().as_bytes())
+        .bytes(&entry.record.0)
+        .u8(kind)
+        .u64(detail);
+    Sha256::digest(bytes.as_bytes()).into()
+}
+
+/// A new file is durable only once its folder is.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| StoreError::io("syncing the erasure ledger's folder", source))
+}

@@ -1,0 +1,158 @@
+//! The embedded store: SQLite, one writer thread, any number of readers.
+//!
+//! INVARIANT: only the writer thread writes; the database runs in WAL mode with `synchronous=FULL` (with NORMAL, WAL loses
+//! acknowledged commits on a power cut) and `secure_delete`, under an exclusive process lock, on a SQLite whose version and
+//! a schema whose version this build knows.
+
+mod read;
+mod write;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+use super::lock::ProcessLock;
+use super::tx::{Reads, Tx, View};
+use super::{StoreError, StorePaths};
+use crate::crypto::keyring::Keyring;
+use crate::domain::fault::{Fault, planted};
+use crate::domain::time::Clock;
+use writer::Writer;
+
+/// Before this version a WAL could be corrupted by a checkpoint racing a writer.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+mod migrations {
+    refinery::embed_migrations!("src/store/sqlite/migrations");
+}
+
+pub(super) struct Sqlite {
+    paths: StorePaths,
+    writer: Writer,
+    readers: Mutex<Vec<Connection>>,
+    _lock: ProcessLock,
+}
+
+impl Sqlite {
+    pub(super) fn open(paths: &StorePaths, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        if rusqlite::version_number() < OLDEST_SQLITE {
+            return Err(StoreError::Refused(format!("SQLite {} is too old", rusqlite::version())));
+        }
+        let lock = ProcessLock::take(&paths.database.with_extension("lock"))?;
+        let mut connection = connect(&paths.database, false)?;
+        migrate(&mut connection)?;
+        let writer = Writer::start(connection, paths, keyring, clock)?;
+        Ok(Self { paths: paths.clone(), writer, readers: Mutex::new(Vec::new()), _lock: lock })
+    }
+
+    pub(super) fn paths(&self) -> &StorePaths {
+        &self.paths
+    }
+
+    pub(super) fn submit<T, F>(
+        &self,
+        name: &'static str,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.submit(name, work)
+    }
+
+    pub(super) fn truncate_log(&self) -> Result<oneshot::Receiver<Result<bool, StoreError>>, StoreError> {
+        self.writer.truncate_log()
+    }
+
+    pub(super) fn allocate(&self) -> Result<i64, StoreError> {
+        self.writer.allocate()
+    }
+
+    pub(super) fn poisoned(&self) -> Option<String> {
+        self.writer.poisoned()
+    }
+
+    /// Runs `work` in a read transaction on a connection of its own; connections are kept for the next reader.
+    pub(super) fn read<T>(
+        &self,
+        keyring: &Keyring,
+        work: impl FnOnce(&View<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let pooled = self.readers.lock().map_err(|_| StoreError::Closed)?.pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => connect(&self.paths.database, true)?,
+        };
+        let answer = {
+            let reads = read::Reader { connection: &connection };
+            reads.within("read", || work(&View::new(&reads, keyring)))
+        };
+        if !matches!(answer, Err(StoreError::Sql { .. }))
+            && let Ok(mut readers) = self.readers.lock()
+        {
+            readers.push(connection);
+        }
+        answer
+    }
+}
+
+fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreError> {
+    let access = if read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+    };
+    let statement = "connect";
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|source| sql(statement, source))?;
+    let synchronous = if planted(Fault::SynchronousNormal) { "NORMAL" } else { "FULL" };
+    let setup = if read_only {
+        // SECURITY: nothing sorted or spilled may reach a temporary file.
+        "PRAGMA busy_timeout=5000; PRAGMA temp_store=MEMORY; PRAGMA query_only=ON; PRAGMA mmap_size=1073741824;".to_owned()
+    } else {
+        format!(
+            "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; \
+             PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=4000; \
+             PRAGMA cache_size=-65536;"
+        )
+    };
+    connection.execute_batch(&setup).map_err(|source| sql(statement, source))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Reads one snapshot of a database that this process need not hold.
+pub(super) fn read_unheld<T>(
+    database: &Path,
+    work: impl FnOnce(&dyn Reads) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let connection = connect(database, true)?;
+    let reads = read::Reader { connection: &connection };
+    reads.within("read_unheld", || work(&reads))
+}
+
+/// Brings the schema to this build's version; a schema from a later build, or one that was edited, is refused.
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    migrations::migrations::runner()
+        .set_abort_divergent(true)
+        .set_abort_missing(true)
+        .run(connection)
+        .map(drop)
+        .map_err(|error| StoreError::Refused(format!("the database's schema is not this build's: {error}")))
+}
+
+/// An SQLite error by its statement's name, never its text.
+fn sql(statement: &'static str, source: rusqlite::Error) -> StoreError {
+    if let rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..) = source {
+        return StoreError::Corrupt { table: statement, column: "of another type" };
+    }
+    match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::DiskFull,
+        Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Raced,
+        _ => StoreError::Sql { statement, source: Arc::new(source) },
+    }
+}

@@ -1,0 +1,347 @@
+//! Transactions in the domain's words. INVARIANT: every row of facts is authenticated as it is read and as it is written,
+//! here and nowhere else, so that a backend cannot forget it; row counts are checked.
+
+use std::ops::Deref;
+
+use super::ledger::LedgerEntry;
+use super::rows::{
+    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, StatisticRow, SubjectRow, TombstoneRow,
+};
+use super::{HeadStamp, StoreError};
+use crate::audit::entry::Entry;
+use crate::audit::tree::Frontier;
+use crate::audit::verify::Batch;
+use crate::crypto::keyring::Keyring;
+use crate::crypto::mac::{IndexTag, Mac, mac, verify};
+use crate::domain::id::{DekId, Epoch, GrantId, RecordId, SubjectId, TenantId};
+use crate::domain::time::Timestamp;
+use crate::domain::token::TokenDigest;
+use crate::domain::vocabulary::Class;
+
+/// What authenticates one row: the epoch whose subkey made it, and the MAC over every other column.
+pub(crate) struct Stamp {
+    pub epoch: Epoch,
+    pub mac: Mac,
+}
+
+pub(crate) type Stamped<R> = (R, Stamp);
+
+/// What a backend can read. It decodes and counts; it judges nothing.
+pub(crate) trait Reads {
+    fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
+    fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
+    fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;
+    fn records_due(&self, until: Timestamp, limit: usize) -> Result<Vec<RecordId>, StoreError>;
+    fn subject_has_records(&self, id: SubjectId) -> Result<bool, StoreError>;
+    fn dek(&self, id: DekId) -> Result<Option<DekRow>, StoreError>;
+    fn sealed(&self, record: RecordId, part: u8) -> Result<Option<Vec<u8>>, StoreError>;
+    fn subject(&self, id: SubjectId) -> Result<Option<Stamped<SubjectRow>>, StoreError>;
+    fn subject_by_tag(&self, tag: &IndexTag) -> Result<Option<Stamped<SubjectRow>>, StoreError>;
+    fn grant(&self, id: GrantId) -> Result<Option<Stamped<GrantRow>>, StoreError>;
+    fn grant_by_tag(&self, tag: &IndexTag) -> Result<Option<Stamped<GrantRow>>, StoreError>;
+    fn grants_of(&self, record: RecordId) -> Result<Vec<Stamped<GrantRow>>, StoreError>;
+    fn idempotency(&self, digest: &[u8; 16]) -> Result<Option<Stamped<IdempotencyRow>>, StoreError>;
+    fn idempotency_of(&self, record: RecordId) -> Result<Vec<Stamped<IdempotencyRow>>, StoreError>;
+    fn tombstone(&self, digest: &TokenDigest) -> Result<Option<Stamped<TombstoneRow>>, StoreError>;
+    fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError>;
+    fn statistics(&self, tenant: &TenantId) -> Result<Vec<Stamped<StatisticRow>>, StoreError>;
+    fn meta(&self, key: &'static str) -> Result<Option<Stamped<MetaRow>>, StoreError>;
+    fn counts(&self, until: Timestamp) -> Result<Counts, StoreError>;
+    fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError>;
+}
+
+/// What a backend can change. Answers how many rows changed.
+pub(crate) trait Writes: Reads {
+    fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
+    fn delete_record(&self, id: RecordId) -> Result<usize, StoreError>;
+    fn insert_dek(&self, row: &DekRow) -> Result<usize, StoreError>;
+    fn delete_dek(&self, id: DekId) -> Result<usize, StoreError>;
+    fn delete_deks_of(&self, record: RecordId) -> Result<usize, StoreError>;
+    fn put_sealed(&self, record: RecordId, part: u8, bytes: &[u8]) -> Result<usize, StoreError>;
+    fn delete_sealed(&self, record: RecordId, part: u8) -> Result<usize, StoreError>;
+    fn delete_sealed_of(&self, record: RecordId) -> Result<usize, StoreError>;
+    fn insert_subject(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn delete_subject(&self, id: SubjectId) -> Result<usize, StoreError>;
+    fn insert_grant(&self, row: &GrantRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn update_grant(&self, row: &GrantRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn delete_grants_of(&self, record: RecordId) -> Result<usize, StoreError>;
+    fn insert_idempotency(&self, row: &IdempotencyRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn update_idempotency(&self, row: &IdempotencyRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    fn put_statistic(&self, row: &StatisticRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError>;
+}
+
+/// A consistent snapshot.
+pub struct View<'a> {
+    reads: &'a dyn Reads,
+    keyring: &'a Keyring,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(reads: &'a dyn Reads, keyring: &'a Keyring) -> Self {
+        Self { reads, keyring }
+    }
+
+    pub fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<RecordRow>, StoreError> {
+        self.authentic(self.reads.record_by_digest(digest)?)
+    }
+
+    pub fn record(&self, id: RecordId) -> Result<Option<RecordRow>, StoreError> {
+        self.authentic(self.reads.record(id)?)
+    }
+
+    /// The record's version as stored, unauthenticated: good for noticing a change, for nothing else.
+    pub fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError> {
+        self.reads.record_version(id)
+    }
+
+    /// The oldest records whose `due` column has passed. The column is an index; who acts on it computes `due` again.
+    pub fn records_due(&self, until: Timestamp, limit: usize) -> Result<Vec<RecordId>, StoreError> {
+        self.reads.records_due(until, limit)
+    }
+
+    pub fn subject_has_records(&self, id: SubjectId) -> Result<bool, StoreError> {
+        self.reads.subject_has_records(id)
+    }
+
+    pub fn dek(&self, id: DekId) -> Result<Option<DekRow>, StoreError> {
+        self.reads.dek(id)
+    }
+
+    pub fn sealed(&self, record: RecordId, part: u8) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reads.sealed(record, part)
+    }
+
+    pub fn subject(&self, id: SubjectId) -> Result<Option<SubjectRow>, StoreError> {
+        self.authentic(self.reads.subject(id)?)
+    }
+
+    pub fn subject_by_tag(&self, tag: &IndexTag) -> Result<Option<SubjectRow>, StoreError> {
+        self.authentic(self.reads.subject_by_tag(tag)?)
+    }
+
+    pub fn grant(&self, id: GrantId) -> Result<Option<GrantRow>, StoreError> {
+        self.authentic(self.reads.grant(id)?)
+    }
+
+    pub fn grant_by_tag(&self, tag: &IndexTag) -> Result<Option<GrantRow>, StoreError> {
+        self.authentic(self.reads.grant_by_tag(tag)?)
+    }
+
+    pub fn grants_of(&self, record: RecordId) -> Result<Vec<GrantRow>, StoreError> {
+        self.reads.grants_of(record)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    pub fn idempotency(&self, digest: &[u8; 16]) -> Result<Option<IdempotencyRow>, StoreError> {
+        self.authentic(self.reads.idempotency(digest)?)
+    }
+
+    pub fn tombstone(&self, digest: &TokenDigest) -> Result<Option<TombstoneRow>, StoreError> {
+        self.authentic(self.reads.tombstone(digest)?)
+    }
+
+    pub fn statistics(&self, tenant: &TenantId) -> Result<Vec<StatisticRow>, StoreError> {
+        self.reads.statistics(tenant)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    pub fn meta_i64(&self, key: &'static str) -> Result<Option<i64>, StoreError> {
+        let Some(row) = self.authentic(self.reads.meta(key)?)? else { return Ok(None) };
+        let bytes =
+            row.value.try_into().map_err(|_| StoreError::Corrupt { table: MetaRow::TABLE, column: "value" })?;
+        Ok(Some(i64::from_le_bytes(bytes)))
+    }
+
+    fn meta_bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.authentic(self.reads.meta(key)?)?.map(|row| row.value))
+    }
+
+    /// The audit tree as of the last commit.
+    pub fn audit_frontier(&self) -> Result<Frontier, StoreError> {
+        let corrupt = StoreError::Corrupt { table: MetaRow::TABLE, column: "value" };
+        match self.meta_bytes("audit_frontier")? {
+            None => Ok(Frontier::new()),
+            Some(bytes) => Frontier::from_bytes(&bytes).ok_or(corrupt),
+        }
+    }
+
+    /// `until` bounds what counts as due.
+    pub fn counts(&self, until: Timestamp) -> Result<Counts, StoreError> {
+        self.reads.counts(until)
+    }
+
+    pub fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError> {
+        self.reads.audit_batches(each)
+    }
+
+    pub fn keyring(&self) -> &Keyring {
+        self.keyring
+    }
+
+    fn authentic<R: Row>(&self, found: Option<Stamped<R>>) -> Result<Option<R>, StoreError> {
+        found.map(|row| self.checked(row)).transpose()
+    }
+
+    fn checked<R: Row>(&self, (row, stamp): Stamped<R>) -> Result<R, StoreError> {
+        let tampered = StoreError::Tampered { table: R::TABLE };
+        let Some(epoch) = self.keyring.epoch(stamp.epoch) else { return Err(tampered) };
+        if verify(epoch, R::TABLE, row.canonical().as_bytes(), &stamp.mac) { Ok(row) } else { Err(tampered) }
+    }
+}
+
+/// A transaction that may write. What it appends to the log and the ledger lives and dies with it.
+pub struct Tx<'a> {
+    view: View<'a>,
+    writes: &'a dyn Writes,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) ledger: Vec<LedgerEntry>,
+}
+
+impl<'a> Deref for Tx<'a> {
+    type Target = View<'a>;
+    fn deref(&self) -> &View<'a> {
+        &self.view
+    }
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(reads: &'a dyn Reads, writes: &'a dyn Writes, keyring: &'a Keyring) -> Self {
+        Self { view: View::new(reads, keyring), writes, entries: Vec::new(), ledger: Vec::new() }
+    }
+
+    /// Appends to the audit log, in the commit of this transaction.
+    pub fn log(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Appends to the erasure ledger, durably before the commit of this transaction.
+    pub fn note_erasure(&mut self, entry: LedgerEntry) {
+        self.ledger.push(entry);
+    }
+
+    pub fn insert_record(&self, row: &RecordRow) -> Result<(), StoreError> {
+        one(self.writes.insert_record(row, &self.stamp(row)))
+    }
+
+    /// Replaces the row; `row.version` must be one more than what is stored, else `Raced`.
+    pub fn update_record(&self, row: &RecordRow) -> Result<(), StoreError> {
+        one(self.writes.update_record(row, &self.stamp(row), row.version.wrapping_sub(1)))
+    }
+
+    pub fn delete_record(&self, id: RecordId) -> Result<(), StoreError> {
+        one(self.writes.delete_record(id))
+    }
+
+    pub fn insert_dek(&self, row: &DekRow) -> Result<(), StoreError> {
+        one(self.writes.insert_dek(row))
+    }
+
+    pub fn delete_dek(&self, id: DekId) -> Result<(), StoreError> {
+        one(self.writes.delete_dek(id))
+    }
+
+    /// Destroys every key of a record: its revision's and its grants'.
+    pub fn delete_deks_of(&self, record: RecordId) -> Result<usize, StoreError> {
+        self.writes.delete_deks_of(record)
+    }
+
+    pub fn put_sealed(&self, record: RecordId, part: u8, bytes: &[u8]) -> Result<(), StoreError> {
+        one(self.writes.put_sealed(record, part, bytes))
+    }
+
+    pub fn delete_sealed(&self, record: RecordId, part: u8) -> Result<(), StoreError> {
+        one(self.writes.delete_sealed(record, part))
+    }
+
+    pub fn delete_sealed_of(&self, record: RecordId) -> Result<usize, StoreError> {
+        self.writes.delete_sealed_of(record)
+    }
+
+    pub fn insert_subject(&self, row: &SubjectRow) -> Result<(), StoreError> {
+        one(self.writes.insert_subject(row, &self.stamp(row)))
+    }
+
+    pub fn delete_subject(&self, id: SubjectId) -> Result<(), StoreError> {
+        one(self.writes.delete_subject(id))
+    }
+
+    pub fn insert_grant(&self, row: &GrantRow) -> Result<(), StoreError> {
+        one(self.writes.insert_grant(row, &self.stamp(row)))
+    }
+
+    pub fn update_grant(&self, row: &GrantRow) -> Result<(), StoreError> {
+        one(self.writes.update_grant(row, &self.stamp(row)))
+    }
+
+    pub fn delete_grants_of(&self, record: RecordId) -> Result<usize, StoreError> {
+        self.writes.delete_grants_of(record)
+    }
+
+    pub fn insert_idempotency(&self, row: &IdempotencyRow) -> Result<(), StoreError> {
+        one(self.writes.insert_idempotency(row, &self.stamp(row)))
+    }
+
+    /// Forgets what was asked and answered about a record, and keeps only that the keys were used: a keyed digest of a
+    /// request could be searched for by whoever holds the keys.
+    pub fn blank_idempotency_of(&self, record: RecordId) -> Result<(), StoreError> {
+        for found in self.view.reads.idempotency_of(record)? {
+            let mut row = self.view.checked(found)?;
+            row.request = [0; 16];
+            row.result = Vec::new();
+            one(self.writes.update_idempotency(&row, &self.stamp(&row)))?;
+        }
+        Ok(())
+    }
+
+    pub fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.writes.expire_idempotency(before, limit)
+    }
+
+    pub fn put_tombstone(&self, row: &TombstoneRow) -> Result<(), StoreError> {
+        one(self.writes.put_tombstone(row, &self.stamp(row)))
+    }
+
+    pub fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.writes.expire_tombstones(before, limit)
+    }
+
+    /// One more in a cell of the statistics.
+    pub fn count(&self, tenant: &TenantId, class: Class, country: &str, month: i64) -> Result<(), StoreError> {
+        let mut cell = StatisticRow { tenant: tenant.clone(), class, country: country.to_owned(), month, count: 0 };
+        if let Some(found) = self.view.authentic(self.view.reads.statistic(&cell)?)? {
+            cell = found;
+        }
+        cell.count += 1;
+        one(self.writes.put_statistic(&cell, &self.stamp(&cell)))
+    }
+
+    pub fn set_meta_i64(&self, key: &'static str, value: i64) -> Result<(), StoreError> {
+        self.set_meta_bytes(key, value.to_le_bytes().to_vec())
+    }
+
+    fn set_meta_bytes(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
+        let row = MetaRow { key, value };
+        one(self.writes.put_meta(&row, &self.stamp(&row)))
+    }
+
+    fn stamp(&self, row: &impl Row) -> Stamp {
+        stamp(self.view.keyring, row)
+    }
+}
+
+pub(crate) fn stamp<R: Row>(keyring: &Keyring, row: &R) -> Stamp {
+    let epoch = keyring.active();
+    Stamp { epoch: epoch.number(), mac: mac(epoch, R::TABLE, row.canonical().as_bytes()) }
+}
+
+/// A statement that must change exactly one row; none means that someone else was first.
+fn one(changed: Result<usize, StoreError>) -> Result<(), StoreError> {
+    match changed? {
+        1 => Ok(()),
+        _ => Err(StoreError::Raced),
+    }
+}
+

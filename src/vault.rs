@@ -1,0 +1,166 @@
+//! The use cases, one a file. INVARIANT: no personal data leaves a use case without a `Receipt`, which exists only for an audit
+//! entry that is on disk; every refusal is logged the same way; and what a use case decides from facts, it commits only if
+//! those facts are still what they were (the commit is the linearization point).
+
+mod call;
+mod correct;
+mod deliver;
+mod describe;
+mod destroy;
+mod detokenize;
+mod erase;
+mod error;
+mod loaded;
+mod mark;
+mod once;
+mod report_event;
+mod shipment;
+mod status;
+mod sweep;
+mod tokenize;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::audit::entry::{Action, Entry, RefusalCode, RequestId};
+use crate::crypto::entropy::{Entropy, array};
+use crate::crypto::keyring::Keyring;
+use crate::domain::caller::Caller;
+use crate::domain::field::{FieldReason, SerialPattern};
+use crate::domain::id::{CallerName, TenantId};
+use crate::domain::time::{Clock, Timestamp};
+use crate::domain::vocabulary::Class;
+use crate::policy::retention::Policy;
+use crate::store::rows::StatisticRow;
+use crate::store::Store;
+
+pub use call::Call;
+pub use correct::Correct;
+pub use deliver::{ConfirmDelivery, Delivery};
+pub use describe::{Description, RecordState};
+pub use detokenize::{Detokenize, Detokenized, FieldOutcome, Released};
+pub use erase::Erase;
+pub use error::Error;
+pub use report_event::{Reported, ReportEvent};
+pub use shipment::{GrantShipment, RevokeShipment};
+pub use status::{RootStatus, Status};
+pub use sweep::Swept;
+pub use tokenize::Tokenize;
+
+use call::Draft;
+use mark::Mark;
+
+/// How often a use case starts over when others keep changing what it read.
+const ATTEMPTS: usize = 16;
+
+/// All that a vault is made of.
+pub struct Parts {
+    pub store: Store,
+    pub policies: BTreeMap<TenantId, Policy>,
+    /// A carrier's serials look like this; exempts them from the card-number refusal.
+    pub serial_patterns: BTreeMap<CallerName, SerialPattern>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub root: RootStatus,
+}
+
+/// The vault; cheap to clone.
+#[derive(Clone)]
+pub struct Vault {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    mark: Mark,
+    started_at: Timestamp,
+    sweeper: sweep::Progress,
+}
+
+impl Vault {
+    /// Takes the store into service: applies what the erasure ledger holds beyond it, then logs the start.
+    pub async fn open(parts: Parts) -> Result<Self, Error> {
+        let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
+        let started_at = parts.clock.now();
+        let vault = Self { inner: Arc::new(Inner { parts, mark, started_at, sweeper: sweep::Progress::default() }) };
+        vault.replay_ledger().await?;
+        let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
+        for tenant in tenants {
+            let entry = Draft::by_vault(&tenant, vault.new_request(), Action::Start, vault.now()).done();
+            vault.log(entry).await?;
+        }
+        Ok(vault)
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    /// Whether this vault keeps records for the tenant at all.
+    pub fn serves(&self, tenant: &TenantId) -> bool {
+        self.inner.parts.policies.contains_key(tenant)
+    }
+
+    /// A fresh number for a request.
+    pub fn new_request(&self) -> RequestId {
+        RequestId(array(self.entropy()))
+    }
+
+    /// Logs a refusal that happened before any use case (a role that may not call the RPC).
+    pub async fn refused(&self, caller: &Caller, request: RequestId, action: Action) -> Result<(), Error> {
+        let call = Call { caller: caller.clone(), request };
+        self.log(Draft::of(&call, action, self.now()).refused(RefusalCode::Forbidden)).await
+    }
+
+    /// What desensitizing left of a tenant's records.
+    pub fn statistics(&self, tenant: &TenantId) -> Result<Vec<StatisticRow>, Error> {
+        Ok(self.store().read(|view| view.statistics(tenant))?)
+    }
+
+    /// The time that reads go by: never earlier than what is known to have passed.
+    fn now(&self) -> Timestamp {
+        self.clock().now().max(self.inner.mark.at())
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.inner.parts.clock.as_ref()
+    }
+
+    fn entropy(&self) -> &dyn Entropy {
+        self.inner.parts.entropy.as_ref()
+    }
+
+    fn keyring(&self) -> &Arc<Keyring> {
+        self.store().keyring()
+    }
+
+    /// The tenant's rules for a class; a class the tenant does not keep is named.
+    fn policy(&self, tenant: &TenantId, class: Class) -> Result<&Policy, Error> {
+        let policy = self.inner.parts.policies.get(tenant).ok_or(Error::NotFound)?;
+        policy.class(class).map(|_| policy).ok_or_else(|| Error::invalid("class", FieldReason::NotCollected))
+    }
+
+    /// Appends one entry; answers once it is on disk.
+    async fn log(&self, entry: Entry) -> Result<(), Error> {
+        let write = move |tx: &mut crate::store::Tx<'_>| {
+            tx.log(entry.clone());
+            Ok(())
+        };
+        Ok(self.store().run("log", write).await?)
+    }
+
+    /// Logs a refusal and answers what the caller is told.
+    async fn refuse<T>(&self, draft: Draft, code: RefusalCode, told: Error) -> Result<T, Error> {
+        self.log(draft.refused(code)).await?;
+        Err(told)
+    }
+
+    /// Tells log and operator when a use case met data that fails its authentication.
+    async fn watch<T>(&self, draft: &Draft, answer: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Tampered { table }) = &answer {
+            tracing::error!(table, "stored data fails its authentication: it was altered outside the vault");
+            self.log(draft.clone().action(Action::Tamper).refused(RefusalCode::Tampered)).await?;
+        }
+        answer
+    }
+}

@@ -1,0 +1,182 @@
+//! Correcting a record: a new revision under a new key. INVARIANT: the old revision's key is destroyed in the same commit, the
+//! ledger says so, and the write-ahead log is truncated before the answer: the old value is shredded, not overwritten.
+
+use super::call::{Call, Draft};
+use super::error::unopened;
+use super::loaded::{Found, Loaded, Why, part_code};
+use super::tokenize::about;
+use super::{ATTEMPTS, Error, Vault};
+use crate::audit::entry::{Action, RefusalCode};
+use crate::crypto::envelope::seal;
+use crate::crypto::slot::{Part, SealSlot};
+use crate::domain::field::{FieldReason, FieldValue, IdempotencyKey};
+use crate::domain::id::{DekId, Revision};
+use crate::domain::time::Timestamp;
+use crate::domain::token::Token;
+use crate::domain::vocabulary::{Field, Outcome};
+use crate::store::ledger::{LedgerEntry, LedgerEvent};
+use crate::store::rows::{DekRow, FieldSet, RecordRow};
+use crate::store::{StoreError, Tx, View};
+
+pub struct Correct {
+    pub key: IdempotencyKey,
+    pub token: Token,
+    /// The revision the caller last saw.
+    pub if_revision: Revision,
+    /// Fields to replace or add.
+    pub fields: Vec<FieldValue>,
+    /// Fields to drop.
+    pub clear: Vec<Field>,
+}
+
+/// The next revision, ready to be written.
+struct Prepared {
+    record: RecordRow,
+    dek: DekRow,
+    parts: Vec<(u8, Vec<u8>)>,
+    dropped: Vec<Field>,
+}
+
+impl Vault {
+    pub async fn correct(&self, call: &Call, ask: &Correct) -> Result<Revision, Error> {
+        let draft = Draft::of(call, Action::Correct, self.now());
+        let answer = self.try_correct(call, ask, &draft).await;
+        self.watch(&draft, answer).await
+    }
+
+    async fn try_correct(&self, call: &Call, ask: &Correct, draft: &Draft) -> Result<Revision, Error> {
+        let digest = ask.token.digest(&call.caller.tenant);
+        let mut request = vec![digest.0.to_vec(), ask.if_revision.0.to_be_bytes().to_vec()];
+        request.extend(ask.fields.iter().map(|value| [&[value.field().code()], value.to_bytes().as_slice()].concat()));
+        request.extend(ask.clear.iter().map(|field| vec![0, field.code()]));
+        let parts: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
+        let once = self.once(call, "correct", &ask.key, &parts);
+        for _ in 0..ATTEMPTS {
+            let now = self.now();
+            match self.store().read(|view| Ok(once.before(view)))? {
+                Ok(None) => {}
+                Ok(Some(row)) => {
+                    self.log(draft.clone().action(Action::Replay).done()).await?;
+                    return Ok(Revision(u32::from_be_bytes(row.result.try_into().unwrap_or_default())));
+                }
+                Err(Error::Erased) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
+                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+            }
+            let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
+                Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
+                Found::Erased(_) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
+                Found::Live(loaded) => loaded,
+            };
+            let draft = about(draft, &loaded);
+            if loaded.is_due(now) {
+                return self.refuse(draft, RefusalCode::Expired, Error::Expired).await;
+            }
+            if loaded.row.revision != ask.if_revision {
+                return self.refuse(draft, RefusalCode::Conflict, Error::RevisionConflict).await;
+            }
+            let fields = self.corrected(&loaded, ask)?;
+            let prepared = self.store().read(|view| self.next_revision(view, &loaded, ask, fields))?;
+            let revision = prepared.record.revision;
+            let row = once.row(loaded.row.id, digest, revision.0.to_be_bytes().to_vec(), now)?;
+            let changed = ask.fields.iter().map(|value| (value.field(), Outcome::Granted));
+            let dropped = ask.clear.iter().map(|field| (*field, Outcome::NotSet));
+            let entry = draft.outcomes(changed.chain(dropped).collect()).done();
+            let old = loaded.row;
+            let write = move |tx: &mut Tx<'_>| {
+                tx.insert_idempotency(&row)?;
+                replace(tx, &old, &prepared, now)?;
+                tx.log(entry.clone());
+                Ok(())
+            };
+            match self.store().run("correct", write).await {
+                Ok(()) => {
+                    self.truncate_log().await?;
+                    return Ok(revision);
+                }
+                Err(StoreError::Raced) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Unavailable(StoreError::Raced))
+    }
+
+    /// The fields the next revision holds, if the class may hold each and something is left.
+    fn corrected(&self, loaded: &Loaded, ask: &Correct) -> Result<FieldSet, Error> {
+        let policy = self.policy(&loaded.row.tenant, loaded.row.class)?;
+        let (mut fields, mut named) = (loaded.row.fields, FieldSet::default());
+        let changes = ask.fields.iter().map(|value| (value.field(), true));
+        for (field, keep) in changes.chain(ask.clear.iter().map(|field| (*field, false))) {
+            if !policy.class(loaded.row.class).is_some_and(|rule| rule.allows(field)) {
+                return Err(Error::invalid(field.as_str(), FieldReason::NotCollected));
+            }
+            if named.holds(field) {
+                return Err(Error::invalid(field.as_str(), FieldReason::Repeated));
+            }
+            named = named.with(field);
+            fields = if keep { fields.with(field) } else { fields.without(field) };
+        }
+        if named == FieldSet::default() {
+            return Err(Error::invalid("fields", FieldReason::Missing));
+        }
+        if fields == FieldSet::default() {
+            return Err(Error::invalid("clear", FieldReason::Empty));
+        }
+        Ok(fields)
+    }
+
+    fn next_revision(
+        &self,
+        view: &View<'_>,
+        loaded: &Loaded,
+        ask: &Correct,
+        fields: FieldSet,
+    ) -> Result<Prepared, StoreError> {
+        let old_key = loaded.key(view)?;
+        let record = RecordRow {
+            revision: Revision(loaded.row.revision.0.saturating_add(1)),
+            dek: DekId(self.store().allocate()?),
+            fields,
+            version: loaded.row.version + 1,
+            ..loaded.row.clone()
+        };
+        let (dek, key) = self.fresh_key(&record)?;
+        let sealed = |part, bytes: &[u8]| {
+            let (tenant, revision) = (&record.tenant, record.revision);
+            let slot = SealSlot { tenant, record: record.id, part, revision, dek: record.dek };
+            let sealed = seal(&key, &slot, bytes, self.entropy()).map_err(unopened("sealed"))?;
+            Ok((part_code(part), sealed.as_bytes().to_vec()))
+        };
+        let mut parts = vec![sealed(Part::Token, loaded.open_part(view, &old_key, Part::Token)?.expose())?];
+        for field in fields.iter() {
+            let bytes = match ask.fields.iter().find(|value| value.field() == field) {
+                Some(value) => value.to_bytes(),
+                None => match loaded.open_field(view, &old_key, field, &Why::Reseal)? {
+                    Some(value) => value.to_bytes(),
+                    None => continue,
+                },
+            };
+            parts.push(sealed(Part::Field(field), &bytes)?);
+        }
+        let dropped = loaded.row.fields.iter().filter(|field| !fields.holds(*field)).collect();
+        Ok(Prepared { record, dek, parts, dropped })
+    }
+}
+
+fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Timestamp) -> Result<(), StoreError> {
+    tx.update_record(&next.record)?;
+    tx.delete_dek(old.dek)?;
+    tx.insert_dek(&next.dek)?;
+    for (part, bytes) in &next.parts {
+        tx.put_sealed(old.id, *part, bytes)?;
+    }
+    for field in &next.dropped {
+        tx.delete_sealed(old.id, part_code(Part::Field(*field)))?;
+    }
+    tx.note_erasure(LedgerEntry {
+        at: now,
+        tenant: old.tenant.clone(),
+        record: old.digest,
+        event: LedgerEvent::Superseded(old.revision),
+    });
+    Ok(())
+}

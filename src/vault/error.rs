@@ -1,0 +1,48 @@
+//! Why a use case did not do as asked. INVARIANT: an error names fields and tables, never what is in them, and never tells
+//! an unknown token from a foreign or a forbidden one.
+
+use crate::crypto::CryptoError;
+use crate::domain::field::{FieldError, FieldReason};
+use crate::store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] FieldError),
+    #[error("no such record or grant for this caller")]
+    NotFound,
+    #[error("the record's revision is another")]
+    RevisionConflict,
+    #[error("the record was due before this arrived")]
+    TooLate,
+    #[error("the record is erased")]
+    Erased,
+    #[error("the record's retention is over")]
+    Expired,
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    #[error("stored data of {table} failed its authentication")]
+    Tampered { table: &'static str },
+    #[error("the vault cannot answer durably: {0}")]
+    Unavailable(StoreError),
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &str, reason: FieldReason) -> Self {
+        Error::Invalid(FieldError::new(field, reason))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Tampered { table } | StoreError::Corrupt { table, .. } => Error::Tampered { table },
+            other => Error::Unavailable(other),
+        }
+    }
+}
+
+/// What cannot be opened where it lies was altered or moved.
+pub(crate) fn unopened(table: &'static str) -> impl FnOnce(CryptoError) -> StoreError {
+    move |_| StoreError::Tampered { table }
+}

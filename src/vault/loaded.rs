@@ -1,0 +1,174 @@
+//! A record as it lies in the store, and the opening of what it holds.
+//!
+//! INVARIANT: a field is opened only for a stated `Why`; what was opened for a caller is `Held` and leaves only against the
+//! `Receipt` of a durable audit entry.
+
+use zeroize::Zeroizing;
+
+use super::Vault;
+use super::error::{Error, unopened};
+use crate::audit::entry::SubjectTag;
+use crate::crypto::envelope::{Dek, Plaintext, Sealed, WrappedDek, open, unwrap};
+use crate::crypto::slot::{DekUse, Part, SealSlot};
+use crate::domain::field::FieldValue;
+use crate::domain::id::DekId;
+use crate::domain::time::Timestamp;
+use crate::domain::token::TokenDigest;
+use crate::domain::vocabulary::Field;
+use crate::policy::facts::Facts;
+use crate::policy::release::{Access, Permit};
+use crate::policy::retention::Due;
+use crate::store::rows::{GrantRow, RecordRow, SubjectRow, TombstoneRow};
+use crate::store::{StoreError, View};
+
+/// What stands behind a token digest.
+pub(crate) enum Found {
+    Live(Box<Loaded>),
+    Erased(TombstoneRow),
+    Unknown,
+}
+
+/// A record's facts, and when they make it due.
+pub(crate) struct Loaded {
+    pub(crate) row: RecordRow,
+    pub(crate) facts: Facts,
+    pub(crate) due: Due,
+    pub(crate) tag: SubjectTag,
+}
+
+/// Why a field may be opened.
+pub(crate) enum Why<'a> {
+    /// A caller may see it.
+    Release(&'a Permit),
+    /// It is sealed anew at once, in the next revision.
+    Reseal,
+    /// Its country is counted, as the record goes.
+    Count,
+}
+
+/// The code of a sealed part within its record: a field's own, or one beyond every field's.
+pub(crate) fn part_code(part: Part) -> u8 {
+    match part {
+        Part::Field(field) => field.code(),
+        Part::Token | Part::Serial(_) | Part::CustomerReference => TOKEN_PART,
+    }
+}
+
+const TOKEN_PART: u8 = 200;
+
+impl Vault {
+    /// Loads what the digest leads to, its subject's tag of the day included.
+    pub(crate) fn find(&self, view: &View<'_>, digest: &TokenDigest, now: Timestamp) -> Result<Found, StoreError> {
+        if let Some(row) = view.record_by_digest(digest)? {
+            return Ok(Found::Live(Box::new(self.loaded(view, row, now)?)));
+        }
+        Ok(view.tombstone(digest)?.map_or(Found::Unknown, Found::Erased))
+    }
+
+    pub(crate) fn loaded(&self, view: &View<'_>, row: RecordRow, now: Timestamp) -> Result<Loaded, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "record", column };
+        let facts = Facts::from_bytes(row.class, row.stored_at, &row.facts).ok_or_else(|| corrupt("facts"))?;
+        let policy = self.inner.parts.policies.get(&row.tenant).ok_or_else(|| corrupt("tenant"))?;
+        let due = policy.due(&facts).ok_or_else(|| corrupt("class"))?;
+        let tag = self.subject_tag(view, &row, now)?;
+        Ok(Loaded { row, facts, due, tag })
+    }
+
+    /// The subject's name in today's log: a MAC under the subject's own key, which dies with the subject.
+    fn subject_tag(&self, view: &View<'_>, row: &RecordRow, now: Timestamp) -> Result<SubjectTag, StoreError> {
+        let subject = view.subject(row.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
+        self.tag_of(view, &subject, now)
+    }
+
+    pub(crate) fn tag_of(&self, view: &View<'_>, subject: &SubjectRow, now: Timestamp) -> Result<SubjectTag, StoreError> {
+        let dek = view.dek(subject.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
+        let epoch = view.keyring().epoch(dek.epoch).ok_or(StoreError::Tampered { table: "dek" })?;
+        let wrapped = WrappedDek::from_bytes(dek.wrapped);
+        let key = unwrap(epoch, &subject.wrap_slot(dek.epoch), &wrapped).map_err(unopened("dek"))?;
+        Ok(SubjectTag(key.audit_tag(now.utc_day())))
+    }
+}
+
+impl Loaded {
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.due.at <= now
+    }
+
+    /// The key of the current revision.
+    pub(crate) fn key(&self, view: &View<'_>) -> Result<Dek, StoreError> {
+        self.unwrap(view, self.row.dek, DekUse::Revision(self.row.revision))
+    }
+
+    /// The key of one of the record's grants.
+    pub(crate) fn grant_key(&self, view: &View<'_>, grant: &GrantRow) -> Result<Dek, StoreError> {
+        self.unwrap(view, grant.dek, DekUse::Grant(grant.id))
+    }
+
+    fn unwrap(&self, view: &View<'_>, id: DekId, dek_use: DekUse) -> Result<Dek, StoreError> {
+        let missing = StoreError::Tampered { table: "dek" };
+        let Some(dek) = view.dek(id)? else { return Err(missing) };
+        let Some(epoch) = view.keyring().epoch(dek.epoch) else { return Err(missing) };
+        let slot = self.row.wrap_slot(dek.epoch, id, dek_use);
+        unwrap(epoch, &slot, &WrappedDek::from_bytes(dek.wrapped)).map_err(unopened("dek"))
+    }
+
+    pub(crate) fn slot(&self, part: Part) -> SealSlot<'_> {
+        SealSlot { tenant: &self.row.tenant, record: self.row.id, part, revision: self.row.revision, dek: self.row.dek }
+    }
+
+    /// Opens one field that the record holds. `Ok(None)`: `why` does not cover it.
+    pub(crate) fn open_field(
+        &self,
+        view: &View<'_>,
+        key: &Dek,
+        field: Field,
+        why: &Why<'_>,
+    ) -> Result<Option<FieldValue>, StoreError> {
+        match why {
+            Why::Release(permit) if permit.access(field) == Access::Deny => return Ok(None),
+            Why::Count if field != Field::Address => return Ok(None),
+            Why::Release(_) | Why::Reseal | Why::Count => {}
+        }
+        let plaintext = self.open_part(view, key, Part::Field(field))?;
+        let value = FieldValue::from_bytes(field, plaintext.expose());
+        value.map(Some).ok_or(StoreError::Corrupt { table: "sealed", column: "bytes" })
+    }
+
+    pub(crate) fn open_part(&self, view: &View<'_>, key: &Dek, part: Part) -> Result<Plaintext, StoreError> {
+        let bytes = view.sealed(self.row.id, part_code(part))?.ok_or(StoreError::Tampered { table: "sealed" })?;
+        open(key, &self.slot(part), &Sealed::from_bytes(bytes)).map_err(unopened("sealed"))
+    }
+}
+
+/// Proof that an audit entry is on disk; only `Vault::log_read` makes one.
+#[must_use]
+pub(crate) struct Receipt {
+    _logged: (),
+}
+
+/// Plaintext that was opened for a caller and not yet logged.
+#[must_use]
+pub(crate) struct Held<T>(T);
+
+impl<T> Held<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    pub(crate) fn release(self, _logged: &Receipt) -> T {
+        self.0
+    }
+}
+
+impl Vault {
+    /// Runs the write that counts and logs a read. `Ok(None)`: what was read has changed since; start over.
+    pub(crate) async fn log_read<F>(&self, name: &'static str, write: F) -> Result<Option<Receipt>, Error>
+    where
+        F: Fn(&mut crate::store::Tx<'_>) -> Result<bool, StoreError> + Send + 'static,
+    {
+        Ok(self.store().run(name, write).await?.then_some(Receipt { _logged: () }))
+    }
+}
+
+/// A masked value, wiped when it goes.
+pub(crate) type Masked = Zeroizing<String>;

@@ -1,0 +1,134 @@
+//! Business events: what starts and holds retention. INVARIANT: until a record is due, its facts are the same whatever order
+//! its events arrive in; from then on every event answers `TooLate`, so a due never reverts.
+
+use super::call::{Call, Draft};
+use super::describe::due_by;
+use super::loaded::{Found, Loaded};
+use super::once::Once;
+use super::tokenize::about;
+use super::{ATTEMPTS, Error, Vault};
+use crate::audit::entry::{Action, RefusalCode};
+use crate::domain::field::{FieldReason, IdempotencyKey};
+use crate::domain::time::{DAY, MINUTE, Timestamp};
+use crate::domain::token::Token;
+use crate::domain::vocabulary::EventKind;
+use crate::policy::facts::Event;
+use crate::store::rows::RecordRow;
+use crate::store::{StoreError, Tx};
+
+/// How far ahead of the vault's clock a caller's may be.
+const AHEAD: i64 = 5 * MINUTE;
+/// How long before its record an event may have happened.
+const BEFORE: i64 = 366 * DAY;
+
+pub struct ReportEvent {
+    pub key: IdempotencyKey,
+    pub token: Token,
+    pub kind: EventKind,
+    /// Which parcel, case or refund of the record.
+    pub ordinal: u32,
+    pub occurred_at: Timestamp,
+}
+
+/// When the record is due, as things stand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reported {
+    pub due: Timestamp,
+    pub due_by: String,
+}
+
+impl Vault {
+    pub async fn report_event(&self, call: &Call, ask: &ReportEvent) -> Result<Reported, Error> {
+        let draft = Draft::of(call, Action::ReportEvent, self.now());
+        let answer = self.try_report(call, ask, &draft).await;
+        self.watch(&draft, answer).await
+    }
+
+    async fn try_report(&self, call: &Call, ask: &ReportEvent, draft: &Draft) -> Result<Reported, Error> {
+        let digest = ask.token.digest(&call.caller.tenant);
+        let (at, ordinal) = (ask.occurred_at.0.to_be_bytes(), ask.ordinal.to_be_bytes());
+        let once = self.once(call, "report_event", &ask.key, &[&digest.0, &[ask.kind.code()], &ordinal, &at]);
+        for _ in 0..ATTEMPTS {
+            let now = self.now();
+            let replayed = match self.store().read(|view| Ok(once.before(view)))? {
+                Ok(row) => row.is_some(),
+                Err(Error::Erased) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
+                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+            };
+            let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
+                Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
+                Found::Erased(_) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
+                Found::Live(loaded) => loaded,
+            };
+            let draft = about(draft, &loaded);
+            if replayed {
+                self.log(draft.action(Action::Replay).done()).await?;
+                return Ok(reported(&loaded));
+            }
+            if loaded.is_due(now) {
+                return self.refuse(draft, RefusalCode::TooLate, Error::TooLate).await;
+            }
+            let event = Event {
+                kind: ask.kind,
+                ordinal: ask.ordinal,
+                occurred_at: plausible(ask.occurred_at, now, &loaded)?,
+                recorded_at: now,
+            };
+            let (record, after) = self.with_event(&loaded, event)?;
+            let entry = draft.done();
+            if self.write_event("report_event", &once, record, entry, now).await? {
+                return Ok(after);
+            }
+        }
+        Err(Error::Unavailable(StoreError::Raced))
+    }
+
+    /// The record's row with one more event among its facts, and when it is due then.
+    pub(crate) fn with_event(&self, loaded: &Loaded, event: Event) -> Result<(RecordRow, Reported), Error> {
+        let mut facts = loaded.facts.clone();
+        facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
+        let policy = self.policy(&loaded.row.tenant, loaded.row.class)?;
+        let due = policy.due(&facts).ok_or(Error::Tampered { table: "record" })?;
+        let row = RecordRow {
+            facts: facts.to_bytes(),
+            due: due.at,
+            version: loaded.row.version + 1,
+            ..loaded.row.clone()
+        };
+        Ok((row, Reported { due: due.at, due_by: due_by(&due) }))
+    }
+
+    /// `false`: someone else changed the record first.
+    async fn write_event(
+        &self,
+        name: &'static str,
+        once: &Once,
+        record: RecordRow,
+        entry: crate::audit::entry::Entry,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let row = once.row(record.id, record.digest, vec![1], now)?;
+        let write = move |tx: &mut Tx<'_>| {
+            tx.insert_idempotency(&row)?;
+            tx.update_record(&record)?;
+            tx.log(entry.clone());
+            Ok(())
+        };
+        match self.store().run(name, write).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Raced) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn reported(loaded: &Loaded) -> Reported {
+    Reported { due: loaded.due.at, due_by: due_by(&loaded.due) }
+}
+
+fn plausible(at: Timestamp, now: Timestamp, loaded: &Loaded) -> Result<Timestamp, Error> {
+    if at > now.plus(AHEAD) || at < loaded.row.stored_at.plus(-BEFORE) {
+        return Err(Error::invalid("occurred_at", FieldReason::NotATime));
+    }
+    Ok(at)
+}

@@ -1,0 +1,81 @@
+//! How the vault is, for whoever is on call. INVARIANT: numbers, names of things and warnings; nothing about anyone.
+
+use super::call::{Call, Draft};
+use super::{Error, Vault};
+use crate::audit::entry::Action;
+use crate::domain::id::{Epoch, Generation};
+use crate::domain::time::{HOUR, Timestamp};
+use crate::store::rows::Counts;
+
+/// Where the root key comes from, and what is wrong with that.
+#[derive(Clone, Debug, Default)]
+pub struct RootStatus {
+    pub source: String,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub now: Timestamp,
+    pub started_at: Timestamp,
+    pub counts: Counts,
+    pub audit_entries: u64,
+    pub audit_root: [u8; 32],
+    pub ledger_entries: u64,
+    pub active_epoch: Epoch,
+    pub generation: Generation,
+    pub root_source: String,
+    pub mark: Timestamp,
+    pub policy: Option<(String, [u8; 32])>,
+    pub warnings: Vec<String>,
+}
+
+/// How late the sweeper may be before someone is told.
+const LATE: i64 = HOUR;
+
+impl Vault {
+    pub async fn status(&self, call: &Call) -> Result<Status, Error> {
+        self.log(Draft::of(call, Action::Status, self.now()).done()).await?;
+        let now = self.now();
+        let mark = self.inner.mark.at();
+        let (counts, ledger, frontier) = self.store().read(|view| {
+            let ledger = view.meta_i64("ledger_applied")?.unwrap_or(0);
+            Ok((view.counts(mark)?, ledger, view.audit_frontier()?))
+        })?;
+        let mut warnings = self.inner.parts.root.warnings.clone();
+        warnings.extend(self.inner.mark.warning(self.clock().now()));
+        let tampered = self.tampered().len();
+        if tampered > 0 {
+            warnings.push(format!("{tampered} due records fail their authentication and cannot be judged; see the log"));
+        }
+        if let Some(why) = self.store().poisoned() {
+            warnings.push(format!("the store refuses until a restart: {why}"));
+        }
+        if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
+            warnings.push("the sweeper is more than an hour behind".to_owned());
+        }
+        let policy = self.inner.parts.policies.get(&call.caller.tenant);
+        Ok(Status {
+            now,
+            started_at: self.inner.started_at,
+            counts,
+            audit_entries: frontier.size(),
+            audit_root: frontier.root(),
+            ledger_entries: u64::try_from(ledger).unwrap_or(0),
+            active_epoch: self.keyring().active().number(),
+            generation: self.keyring().generation(),
+            root_source: self.inner.parts.root.source.clone(),
+            mark,
+            policy: policy.map(|policy| (policy.id().to_owned(), policy.version().0)),
+            warnings,
+        })
+    }
+
+    /// An operator vouches for the wall clock; destruction goes by it from now on.
+    pub async fn confirm_clock(&self, call: &Call) -> Result<Timestamp, Error> {
+        self.log(Draft::of(call, Action::ConfirmClock, self.now()).done()).await?;
+        let mark = self.inner.mark.confirm(self.clock());
+        self.store().run("confirm_clock", self.inner.mark.saver()).await?;
+        Ok(mark)
+    }
+}

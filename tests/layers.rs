@@ -1,0 +1,93 @@
+//! The architecture, asserted over the source: imports go down only, and house rules that no lint knows.
+
+#![expect(clippy::unwrap_used, reason = "a source tree that cannot be read fails its test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the bottom up; a module may import those before it and itself.
+const LAYERS: [&str; 10] =
+    ["domain", "policy", "crypto", "audit", "store", "vault", "rpc", "telemetry", "config", "cli"];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    sources(Path::new("src"), &mut found);
+    assert!(found.len() > 50, "the scan has lost the source tree");
+    found.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn layer_of(path: &Path) -> Option<usize> {
+    let first = path.strip_prefix("src").unwrap().components().next().unwrap();
+    let name = Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned();
+    LAYERS.iter().position(|layer| *layer == name)
+}
+
+/// Every `crate::<module>` that the text names, with its line.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for rest in line.split("crate::").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if !name.is_empty() {
+                found.push((number + 1, name));
+            }
+        }
+    }
+    found
+}
+
+fn upward(path: &Path, text: &str) -> Vec<String> {
+    let Some(own) = layer_of(path) else { return Vec::new() };
+    let allowed = |name: &str| LAYERS.iter().position(|layer| *layer == name).is_none_or(|layer| layer <= own);
+    let bad = imports(text).into_iter().filter(|(_, name)| !allowed(name));
+    bad.map(|(line, name)| format!("{}:{line} imports {name}", path.display())).collect()
+}
+
+#[test]
+fn imports_go_down_only() {
+    let bad: Vec<_> = all_sources().iter().flat_map(|(path, text)| upward(path, text)).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[test]
+fn an_upward_import_is_found() {
+    let planted = "use crate::domain::id::TenantId;\nuse crate::vault::Vault;\n";
+    assert_eq!(upward(Path::new("src/store/rows.rs"), planted), ["src/store/rows.rs:2 imports vault"]);
+}
+
+#[test]
+fn sql_is_spoken_in_the_store_alone() {
+    for (path, text) in all_sources() {
+        if !path.to_str().unwrap().starts_with("src/store") {
+            assert!(!text.contains("rusqlite"), "{} speaks to the database", path.display());
+        }
+    }
+}
+
+#[test]
+fn lints_are_expected_never_allowed_and_nothing_is_left_to_do() {
+    for (path, text) in all_sources() {
+        for word in ["#[allow(", "#![allow(", "todo!(", "unimplemented!(", "FIXME", "XXX"] {
+            assert!(!text.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_opens_with_its_purpose() {
+    for (path, text) in all_sources() {
+        // A file of tests belongs to the module beside it.
+        assert!(path.ends_with("tests.rs") || text.starts_with("//!"), "{} has no module doc", path.display());
+    }
+}
