@@ -31,8 +31,8 @@ use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::retention::Policy;
-use crate::store::rows::StatisticRow;
 use crate::store::Store;
+use crate::store::rows::StatisticRow;
 
 pub use call::Call;
 pub use correct::Correct;
@@ -41,7 +41,7 @@ pub use describe::{Description, RecordState};
 pub use detokenize::{Detokenize, Detokenized, FieldOutcome, Released};
 pub use erase::Erase;
 pub use error::Error;
-pub use report_event::{Reported, ReportEvent};
+pub use report_event::{ReportEvent, Reported};
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{RootStatus, Status};
 pub use sweep::Swept;

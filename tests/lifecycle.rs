@@ -140,10 +140,10 @@ fn a_record_is_due_sixty_days_after_signing_and_waits_for_what_is_open() {
     house.clock.advance(40 * DAY - MINUTE);
     assert_eq!(read(&house, &plain, &[Field::Phone], Purpose::Fulfilment)[0].0, Outcome::Granted);
     house.clock.advance(MINUTE);
-    assert_eq!(read(&house, &plain, &[Field::Phone, Field::Email], Purpose::Fulfilment), [
-        (Outcome::Expired, None),
-        (Outcome::Denied, None)
-    ]);
+    assert_eq!(
+        read(&house, &plain, &[Field::Phone, Field::Email], Purpose::Fulfilment),
+        [(Outcome::Expired, None), (Outcome::Denied, None)]
+    );
     assert_eq!(reason(&house.event(&plain, EventKind::RefundOpened, 0).unwrap_err()), "TOO_LATE");
     assert_eq!(house.sweep(), 1);
     assert_eq!(read(&house, &plain, &[Field::Phone], Purpose::Fulfilment), [(Outcome::Erased, None)]);
@@ -164,7 +164,9 @@ fn a_carrier_sees_its_own_parcel_in_its_window_so_often_and_no_longer_than_to_de
     house.grant(&token, "SW-000007", "swift");
     let get = |name: &str, serial: &str| {
         let mut carrier = house.carrier(name);
-        house.run(carrier.get_delivery(GetDeliveryRequest { serial: serial.to_owned() })).map(tonic::Response::into_inner)
+        house
+            .run(carrier.get_delivery(GetDeliveryRequest { serial: serial.to_owned() }))
+            .map(tonic::Response::into_inner)
     };
     let own = get("swift", "SW-000007").unwrap();
     assert_eq!(own.serial, "SW-000007");
@@ -239,9 +241,8 @@ fn unknown_foreign_and_forbidden_tokens_answer_byte_equal() {
     let token = house.tokenize(order(1));
     let other = strongroom::domain::token::Token::from_bytes([7; 20]).to_text();
     let asked = [Field::Phone];
-    let desk = |token: &str| {
-        read_as(&house, Role::CustomerService, "desk", token, &asked, Purpose::AfterSales).unwrap_err()
-    };
+    let desk =
+        |token: &str| read_as(&house, Role::CustomerService, "desk", token, &asked, Purpose::AfterSales).unwrap_err();
     let (forbidden, missing) = (desk(&token), desk(&other));
     assert_eq!(format!("{forbidden:?}"), format!("{missing:?}"));
     assert_eq!(forbidden.details(), missing.details());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Status};
 
+use super::identity;
 use super::proto::annotations::METHODS;
 use super::status::{identity_refused, role_not_allowed, status};
 use super::trust::Trust;
-use super::identity;
 use crate::audit::entry::Action;
 use crate::domain::caller::Role;
 use crate::domain::time::Clock;
@@ -62,4 +62,3 @@ fn may_call(role: Role, path: &str) -> bool {
     let allowed = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| *roles);
     allowed.contains(&(role as u8))
 }
-

@@ -57,7 +57,9 @@ impl TokenService for Tokens {
         let peer = peer.ok_or_else(super::status::identity_refused)?;
         let (door, items) = (Arc::clone(&self.door), request.into_inner());
         let results = futures_util::StreamExt::buffered(
-            futures_util::StreamExt::map(items, move |item| one(Arc::clone(&door), call.clone(), Arc::clone(&peer), item)),
+            futures_util::StreamExt::map(items, move |item| {
+                one(Arc::clone(&door), call.clone(), Arc::clone(&peer), item)
+            }),
             IN_FLIGHT,
         );
         let mut index = 0;

@@ -61,9 +61,9 @@ impl Vault {
     ) -> Result<Vec<Result<Detokenized, Error>>, Error> {
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            let judged = self.store().read(|view| {
-                Ok(asks.iter().map(|ask| self.judge(view, call, ask, now)).collect::<Vec<Judged>>())
-            })?;
+            let judged = self
+                .store()
+                .read(|view| Ok(asks.iter().map(|ask| self.judge(view, call, ask, now)).collect::<Vec<Judged>>()))?;
             let entries: Vec<_> = judged
                 .iter()
                 .map(|one| match &one.verdict {
@@ -156,12 +156,7 @@ fn over(draft: Draft, fields: &[Field], outcome: impl Fn(Field) -> Outcome) -> (
     (draft.outcomes(outcomes), held)
 }
 
-fn open(
-    view: &View<'_>,
-    loaded: &Loaded,
-    fields: &[Field],
-    permit: &Permit,
-) -> Result<Vec<FieldOutcome>, StoreError> {
+fn open(view: &View<'_>, loaded: &Loaded, fields: &[Field], permit: &Permit) -> Result<Vec<FieldOutcome>, StoreError> {
     let key = loaded.key(view)?;
     fields
         .iter()
@@ -178,9 +173,7 @@ fn open(
                 return Ok(plain(Outcome::Denied));
             };
             Ok(match access {
-                Access::Grant => {
-                    FieldOutcome { field, outcome: Outcome::Granted, value: Some(Released::Whole(value)) }
-                }
+                Access::Grant => FieldOutcome { field, outcome: Outcome::Granted, value: Some(Released::Whole(value)) },
                 Access::Mask | Access::Deny => FieldOutcome {
                     field,
                     outcome: if value.masked().is_some() { Outcome::Masked } else { Outcome::Denied },

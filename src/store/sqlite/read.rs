@@ -268,7 +268,8 @@ impl Reads for Reader<'_> {
     }
 
     fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError> {
-        let text = "-- statistic\nSELECT * FROM statistic WHERE tenant = ?1 AND class = ?2 AND country = ?3 AND month = ?4";
+        let text =
+            "-- statistic\nSELECT * FROM statistic WHERE tenant = ?1 AND class = ?2 AND country = ?3 AND month = ?4";
         let key = params![cell.tenant.as_str(), cell.class.code(), cell.country, cell.month];
         self.first("statistic", text, key, |row| stamped(row, statistic))
     }
