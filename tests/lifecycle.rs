@@ -295,3 +295,20 @@ fn everything_is_still_there_after_a_restart() {
     let mut carrier = house.carrier("swift");
     house.run(carrier.get_delivery(GetDeliveryRequest { serial: "SW-000001".to_owned() })).unwrap();
 }
+
+#[test]
+fn a_forbidden_token_is_told_no_more_once_its_record_is_erased() {
+    let house = House::new();
+    let token = house.tokenize(order(1));
+    let other = strongroom::domain::token::Token::from_bytes([7; 20]).to_text();
+    let desk = |token: &str| {
+        read_as(&house, Role::CustomerService, "desk", token, &[Field::Phone], Purpose::AfterSales).unwrap_err()
+    };
+    let before = desk(&token);
+    let mut tokens = house.tokens();
+    let request =
+        EraseRequest { idempotency_key: "e1".to_owned(), token: token.clone(), reason: EraseReason::Minor.into() };
+    house.run(tokens.erase(request)).unwrap();
+    assert_eq!(format!("{before:?}"), format!("{:?}", desk(&token)));
+    assert_eq!(format!("{before:?}"), format!("{:?}", desk(&other)));
+}

@@ -7,10 +7,11 @@ use tonic::{Request, Status};
 
 use super::identity;
 use super::proto::annotations::METHODS;
-use super::status::{identity_refused, role_not_allowed, status};
+use super::status::{identity_refused, invalid_argument, role_not_allowed, status};
 use super::trust::Trust;
-use crate::audit::entry::Action;
+use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::caller::Role;
+use crate::domain::field::FieldError;
 use crate::domain::time::Clock;
 use crate::vault::{Call, Vault};
 
@@ -35,16 +36,31 @@ impl Door {
     /// Admits the caller for one call. A live connection whose certificate has expired or was revoked since is refused here.
     pub async fn enter<T>(&self, request: &Request<T>, rpc: Rpc) -> Result<Call, Status> {
         let caller = self.admit(request)?;
-        let request = self.vault.new_request();
-        if !self.vault.serves(&caller.tenant) {
+        let call = Call { caller, request: self.vault.new_request() };
+        if !self.vault.serves(&call.caller.tenant) {
             tracing::info!(reason = "unknown_tenant", "a certificate speaks for a tenant that is not kept here");
             return Err(identity_refused());
         }
-        if !may_call(caller.role, rpc.path) {
-            self.vault.refused(&caller, request, rpc.action).await.map_err(|error| status(&error))?;
+        if !may_call(call.caller.role, rpc.path) {
+            self.refused(&call, rpc, RefusalCode::Forbidden).await?;
             return Err(role_not_allowed());
         }
-        Ok(Call { caller, request })
+        Ok(call)
+    }
+
+    /// What a request parsed to; one that does not is refused by its field's name, and the refusal logged like any other.
+    pub async fn parsed<T>(&self, call: &Call, rpc: Rpc, parsed: Result<T, FieldError>) -> Result<T, Status> {
+        match parsed {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                self.refused(call, rpc, RefusalCode::Invalid).await?;
+                Err(invalid_argument(&error))
+            }
+        }
+    }
+
+    pub async fn refused(&self, call: &Call, rpc: Rpc, code: RefusalCode) -> Result<(), Status> {
+        self.vault.refused(call, rpc.action, code).await.map_err(|error| status(&error))
     }
 
     /// Whether the caller of a long-lived stream is still good.

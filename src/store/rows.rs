@@ -219,6 +219,8 @@ impl Row for IdempotencyRow {
 pub struct TombstoneRow {
     pub digest: TokenDigest,
     pub tenant: TenantId,
+    /// Who may be told is who might have read it.
+    pub class: Class,
     pub reason: EraseReason,
     pub until: Timestamp,
 }
@@ -229,6 +231,7 @@ impl Row for TombstoneRow {
         Canonical::new("strongroom/row/tombstone")
             .bytes(&self.digest.0)
             .bytes(self.tenant.as_str().as_bytes())
+            .u8(self.class.code())
             .u8(self.reason.code())
             .i64(self.until.0)
     }

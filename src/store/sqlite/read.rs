@@ -171,6 +171,7 @@ fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
     Ok(Ok(TombstoneRow {
         digest: TokenDigest(need!(array(row, "digest")?, "digest")),
         tenant: need!(tenant(row, "tenant")?, "tenant"),
+        class: need!(Class::from_code(row.get("class")?), "class"),
         reason: need!(EraseReason::from_code(row.get("reason")?), "reason"),
         until: Timestamp(row.get("until")?),
     }))

@@ -220,14 +220,15 @@ impl Writes for Reader<'_> {
     }
 
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, reason, until, epoch, mac) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, class, reason, until, epoch, mac) \
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.change(
             "tombstone",
             text,
             params![
                 row.digest.0,
                 row.tenant.as_str(),
+                row.class.code(),
                 row.reason.code(),
                 row.until.0,
                 stamp.epoch.0,
