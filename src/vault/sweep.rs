@@ -27,7 +27,7 @@ const SAVE: i64 = MINUTE;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Swept {
     pub destroyed: usize,
-    /// There was more than one chunk.
+    /// There was a whole chunk of something, so there may be more.
     pub more: bool,
 }
 
@@ -58,11 +58,11 @@ impl Vault {
             }
         }
         let destroyed = self.destroy_all(due, mark).await?;
-        self.expire(mark).await?;
+        let expired_a_chunk = self.expire(mark).await?;
         if destroyed > 0 {
             self.truncate_log().await?;
         }
-        Ok(Swept { destroyed, more })
+        Ok(Swept { destroyed, more: more || expired_a_chunk })
     }
 
     /// Due records that were altered outside the vault and so cannot be judged.
@@ -174,12 +174,13 @@ impl Vault {
         Ok(())
     }
 
-    /// Idempotency keys and tombstones past their time.
-    async fn expire(&self, mark: Timestamp) -> Result<(), Error> {
+    /// Idempotency keys and tombstones past their time, a chunk of each; `true`: there may be more.
+    async fn expire(&self, mark: Timestamp) -> Result<bool, Error> {
+        let limit = CHUNK * 5;
         let write = move |tx: &mut Tx<'_>| {
-            tx.expire_idempotency(mark.plus(-WINDOW), CHUNK * 5)?;
-            tx.expire_tombstones(mark, CHUNK * 5)?;
-            Ok(())
+            let keys = tx.expire_idempotency(mark.plus(-WINDOW), limit)?;
+            let tombstones = tx.expire_tombstones(mark, limit)?;
+            Ok(keys == limit || tombstones == limit)
         };
         Ok(self.store().run("expire", write).await?)
     }
