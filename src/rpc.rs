@@ -4,6 +4,7 @@
 pub mod client;
 mod delivery_service;
 mod door;
+mod guard;
 pub mod identity;
 mod lifecycle_service;
 pub mod listener;
@@ -21,6 +22,7 @@ use tonic::service::Routes;
 use crate::domain::time::Clock;
 use crate::vault::Vault;
 use door::Door;
+use guard::Guarded;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
@@ -29,21 +31,22 @@ use trust::Trust;
 
 /// The largest message taken: a page of 256 tokens or one record's fields is far below.
 const MAX_MESSAGE: usize = 256 * 1024;
+/// Where there are only keys, tokens and times.
+const MAX_SMALL_MESSAGE: usize = 8 * 1024;
 
 /// Every service of the vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
 pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Routes {
     let door = Arc::new(Door::new(vault, trust, clock));
-    let (health, serving) = tonic_health::server::health_reporter();
+    let (_always_serving, health) = tonic_health::server::health_reporter();
+    let tokens = TokenServiceServer::new(token_service::Tokens::new(Arc::clone(&door)));
+    let lifecycle = LifecycleServiceServer::new(lifecycle_service::Lifecycle::new(Arc::clone(&door)));
+    let deliveries = DeliveryServiceServer::new(delivery_service::Deliveries::new(Arc::clone(&door)));
+    let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
-    routes.add_service(serving);
-    let tokens = token_service::Tokens::new(Arc::clone(&door));
-    routes.add_service(TokenServiceServer::new(tokens).max_decoding_message_size(MAX_MESSAGE));
-    let lifecycle = lifecycle_service::Lifecycle::new(Arc::clone(&door));
-    routes.add_service(LifecycleServiceServer::new(lifecycle).max_decoding_message_size(MAX_MESSAGE));
-    let deliveries = delivery_service::Deliveries::new(Arc::clone(&door));
-    routes.add_service(DeliveryServiceServer::new(deliveries).max_decoding_message_size(MAX_MESSAGE));
-    let operations = operations_service::Operations::new(door);
-    routes.add_service(OperationsServiceServer::new(operations).max_decoding_message_size(MAX_MESSAGE));
-    drop(health);
+    routes.add_service(Guarded::new(health, &door));
+    routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
+    routes.add_service(Guarded::new(lifecycle.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(deliveries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 
 use super::identity;
 use super::proto::annotations::METHODS;
-use super::status::{identity_refused, invalid_argument, role_not_allowed, status};
+use super::status::{identity_refused, invalid_argument, malformed, role_not_allowed, status};
 use super::trust::Trust;
 use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::caller::Role;
@@ -63,6 +63,24 @@ impl Door {
         self.vault.refused(call, rpc.action, code).await.map_err(|error| status(&error))
     }
 
+    /// The answer to a request that is none of our messages, too large, or did not arrive; logged like any other refusal.
+    pub async fn unreadable(&self, peer: &identity::Peer, path: &str) -> Status {
+        let Ok(caller) = peer.admit(&self.trust, self.clock.now()) else { return identity_refused() };
+        if !self.vault.serves(&caller.tenant) {
+            return identity_refused();
+        }
+        let call = Call { caller: caller.clone(), request: self.vault.new_request() };
+        let (code, told) = if may_call(call.caller.role, path) {
+            (RefusalCode::Invalid, malformed())
+        } else {
+            (RefusalCode::Forbidden, role_not_allowed())
+        };
+        match self.vault.refused(&call, action(path), code).await {
+            Ok(()) => told,
+            Err(error) => status(&error),
+        }
+    }
+
     /// Whether the caller of a long-lived stream is still good.
     pub fn admit<T>(&self, request: &Request<T>) -> Result<crate::domain::caller::Caller, Status> {
         identity::admit(request, &self.trust, self.clock.now()).map_err(|_| identity_refused())
@@ -71,6 +89,24 @@ impl Door {
     /// The same for the messages of a stream, whose request is long gone.
     pub fn still_good(&self, peer: &identity::Peer) -> Result<(), Status> {
         peer.admit(&self.trust, self.clock.now()).map(drop).map_err(|_| identity_refused())
+    }
+}
+
+/// What the audit log calls the RPC of a path whose handler was not reached.
+fn action(path: &str) -> Action {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "Tokenize" | "TokenizeStream" => Action::Tokenize,
+        "Detokenize" | "BatchDetokenize" => Action::Detokenize,
+        "Correct" => Action::Correct,
+        "Erase" => Action::Erase,
+        "Describe" => Action::Describe,
+        "ReportEvent" => Action::ReportEvent,
+        "GrantShipment" => Action::GrantShipment,
+        "RevokeShipment" => Action::RevokeShipment,
+        "GetDelivery" => Action::GetDelivery,
+        "ConfirmDelivery" => Action::ConfirmDelivery,
+        "ConfirmClock" => Action::ConfirmClock,
+        _ => Action::Status,
     }
 }
 
