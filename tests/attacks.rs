@@ -1,8 +1,9 @@
 //! What fresh eyes tried against the vault and must not try again: each test is an attack, or an accident, that once worked.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+#[allow(dead_code, reason = "every suite uses its part")]
 #[path = "common/raw.rs"]
 mod raw;
 

@@ -7,7 +7,6 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use strongroom::cli::dev;
-use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::SystemClock;
@@ -18,15 +17,14 @@ use tonic::transport::Channel;
 /// Where one vault lives, whichever process serves it.
 pub struct Folder {
     dir: TempDir,
-    pub config: Config,
 }
 
 impl Folder {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = dev::prepare(&dir.path().join("data"), Some(anywhere), &SystemClock::new(), &OsEntropy).unwrap();
-        Self { dir, config }
+        dev::prepare(&dir.path().join("data"), Some(anywhere), &SystemClock::new(), &OsEntropy).unwrap();
+        Self { dir }
     }
 
     /// Runs the binary on this folder's configuration, without the faults that this process may have been told to plant.
