@@ -163,7 +163,11 @@ impl Running {
             .map_err(|error| failed("cannot start a runtime", &error))?
             .map_err(|error| failed("cannot take the store into service", &error))?;
         let mut running = Self { address: listener.local_addr(), vault, trust, stop: Stop::new(), threads: Vec::new() };
-        running.spawn(listener, config.sweep_interval).map_err(|error| failed("cannot start a thread", &error))?;
+        let first =
+            running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;
+        running
+            .spawn(listener, first, config.sweep_interval)
+            .map_err(|error| failed("cannot start a thread", &error))?;
         tracing::info!(address = %running.address, "serving");
         Ok(running)
     }
@@ -191,9 +195,19 @@ impl Running {
         ended.map_err(|error| failed("the server ended badly", &error))
     }
 
-    fn spawn(&mut self, listener: Listener, sweep_interval: Duration) -> io::Result<()> {
+    /// One step of the sweeper before anyone is served; answers when the next one is wanted.
+    fn first_sweep(&self, interval: Duration) -> io::Result<Duration> {
+        let swept = runtime()?.block_on(self.vault.sweep());
+        let more = swept.unwrap_or_else(|error| {
+            tracing::error!(reason = told(&error), "the sweeper could not destroy what is due");
+            crate::vault::Swept::default()
+        });
+        Ok(if more.more { Duration::ZERO } else { interval })
+    }
+
+    fn spawn(&mut self, listener: Listener, first: Duration, sweep_interval: Duration) -> io::Result<()> {
         let (vault, stop) = (self.vault.clone(), self.stop.clone());
-        self.thread("sweeper", move || sweep(&vault, sweep_interval, &stop))?;
+        self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let routes = rpc::services(self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock));
         let (trust, stop) = (Arc::clone(&self.trust), self.stop.clone());
@@ -241,13 +255,13 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Destroys what is due, chunk by chunk, now and at every interval. An error waits for the next interval: the store may
+/// Destroys what is due, chunk by chunk, after `first` and at every interval. An error waits for the next interval: the store may
 /// recover, and what is due stays unreadable meanwhile.
-fn sweep(vault: &Vault, interval: Duration, stop: &Stop) -> io::Result<()> {
+fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io::Result<()> {
     runtime()?.block_on(async {
         let stopped = stop.wait();
         tokio::pin!(stopped);
-        let mut pause = Duration::ZERO;
+        let mut pause = first;
         loop {
             // Between two steps, never within one.
             tokio::select! {
