@@ -1,6 +1,8 @@
 //! The door: gRPC over mutual TLS. INVARIANT: no handler touches the vault before `Door::enter` has admitted the caller anew and
 //! found its role among those the protocol's annotations name for that RPC.
 
+mod approval_service;
+mod caller_service;
 pub mod client;
 mod delivery_service;
 mod door;
@@ -21,6 +23,8 @@ use tonic::service::Routes;
 use crate::domain::time::Clock;
 use crate::vault::Vault;
 use door::Door;
+use proto::approval_service_server::ApprovalServiceServer;
+use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
@@ -42,8 +46,12 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     routes.add_service(LifecycleServiceServer::new(lifecycle).max_decoding_message_size(MAX_MESSAGE));
     let deliveries = delivery_service::Deliveries::new(Arc::clone(&door));
     routes.add_service(DeliveryServiceServer::new(deliveries).max_decoding_message_size(MAX_MESSAGE));
-    let operations = operations_service::Operations::new(door);
+    let operations = operations_service::Operations::new(Arc::clone(&door));
     routes.add_service(OperationsServiceServer::new(operations).max_decoding_message_size(MAX_MESSAGE));
+    let callers = caller_service::Callers::new(Arc::clone(&door));
+    routes.add_service(CallerServiceServer::new(callers).max_decoding_message_size(MAX_MESSAGE));
+    let approvals = approval_service::Approvals::new(door);
+    routes.add_service(ApprovalServiceServer::new(approvals).max_decoding_message_size(MAX_MESSAGE));
     drop(health);
     routes.routes()
 }

@@ -7,12 +7,13 @@ use tonic::{Request, Status};
 
 use super::proto::annotations::METHODS;
 use super::status::{identity_refused, role_not_allowed, status};
+use super::identity::Peer;
 use super::trust::Trust;
-use super::identity;
 use crate::audit::entry::Action;
-use crate::domain::caller::Role;
-use crate::domain::time::Clock;
-use crate::vault::{Call, Vault};
+use crate::domain::caller::{Caller, Role};
+use crate::domain::id::TenantId;
+use crate::domain::time::{Clock, Timestamp};
+use crate::vault::{Call, Vault, days_between};
 
 /// One RPC: its path, and the name its calls go by in the audit log.
 #[derive(Clone, Copy)]
@@ -32,13 +33,22 @@ impl Door {
         Self { vault, trust, clock }
     }
 
-    /// Admits the caller for one call. A live connection whose certificate has expired or was revoked since is refused here.
+    /// Admits the caller for one call. A live connection whose certificate has expired or was revoked since, or whose caller
+    /// was suspended since, is refused here.
     pub async fn enter<T>(&self, request: &Request<T>, rpc: Rpc) -> Result<Call, Status> {
-        let caller = self.admit(request)?;
+        let peer = request.extensions().get::<Arc<Peer>>().ok_or_else(identity_refused)?;
+        let caller = self.admit(peer)?.clone();
         let request = self.vault.new_request();
         if !self.vault.serves(&caller.tenant) {
             tracing::info!(reason = "unknown_tenant", "a certificate speaks for a tenant that is not kept here");
             return Err(identity_refused());
+        }
+        if let Err(why) = self.vault.welcome(&caller) {
+            let logged = self.vault.turned_away(&caller, request, rpc.action, why).await;
+            return Err(logged.map_or_else(|error| status(&error), |()| identity_refused()));
+        }
+        if peer.comes_in_first() {
+            self.vault.saw(&caller, peer.good_until(), self.clock.now());
         }
         if !may_call(caller.role, rpc.path) {
             self.vault.refused(&caller, request, rpc.action).await.map_err(|error| status(&error))?;
@@ -47,14 +57,27 @@ impl Door {
         Ok(Call { caller, request })
     }
 
-    /// Whether the caller of a long-lived stream is still good.
-    pub fn admit<T>(&self, request: &Request<T>) -> Result<crate::domain::caller::Caller, Status> {
-        identity::admit(request, &self.trust, self.clock.now()).map_err(|_| identity_refused())
+    /// The same for every message of a stream, whose request is long gone.
+    pub fn still_good(&self, peer: &Peer) -> Result<(), Status> {
+        let caller = self.admit(peer)?;
+        self.vault.welcome(caller).map_err(|why| {
+            self.vault.turned_away_midway(caller, why);
+            identity_refused()
+        })
     }
 
-    /// The same for the messages of a stream, whose request is long gone.
-    pub fn still_good(&self, peer: &identity::Peer) -> Result<(), Status> {
-        peer.admit(&self.trust, self.clock.now()).map(drop).map_err(|_| identity_refused())
+    /// What the tenant's operator should know of its callers' certificates, which live by the real clock.
+    pub fn caller_warnings(&self, tenant: &TenantId) -> Vec<String> {
+        self.vault.caller_warnings(tenant, self.clock.now())
+    }
+
+    /// How many whole days are left until then.
+    pub fn days_left(&self, until: Timestamp) -> i64 {
+        days_between(self.clock.now(), until)
+    }
+
+    fn admit<'a>(&self, peer: &'a Peer) -> Result<&'a Caller, Status> {
+        peer.admit(&self.trust, self.clock.now()).map_err(|_| identity_refused())
     }
 }
 
