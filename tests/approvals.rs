@@ -1,7 +1,7 @@
 //! Two people for what is dangerous: every way for one person to be two is refused, and an approval serves once, for the very
 //! request it was given for, in time.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 #[path = "common/people.rs"]
