@@ -9,7 +9,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, Value};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=proto/strongroom");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut files: Vec<PathBuf> =
         std::fs::read_dir("proto/strongroom/v1")?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
@@ -29,9 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for message in ["Address", "EmergencyContact"] {
         config.type_attribute(format!(".strongroom.v1.{message}"), wiped);
     }
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .compile_fds_with_config(protox_fds(&compiler)?, config)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(protox_fds(&compiler)?, config)?;
     Ok(())
 }
 
@@ -103,4 +101,3 @@ fn snake(name: &str) -> String {
 fn pascal(name: &str) -> String {
     name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }
-

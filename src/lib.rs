@@ -18,7 +18,6 @@
 //! Below `rpc` nothing is asynchronous but the wait for a commit. Modules are listed from the bottom up; imports go down only,
 //! and a test asserts it.
 
-
 // In layer order.
 pub mod domain;
 pub mod policy;

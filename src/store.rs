@@ -12,6 +12,7 @@
 //! ```
 
 mod ids;
+pub mod forensic;
 pub mod ledger;
 mod lock;
 pub mod rows;

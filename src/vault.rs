@@ -28,14 +28,13 @@ use std::sync::Arc;
 use crate::audit::entry::{Action, Entry, RefusalCode, RequestId};
 use crate::crypto::entropy::{Entropy, array};
 use crate::crypto::keyring::Keyring;
-use crate::domain::caller::Caller;
 use crate::domain::field::{FieldReason, SerialPattern};
 use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::retention::Policy;
-use crate::store::rows::StatisticRow;
 use crate::store::Store;
+use crate::store::rows::StatisticRow;
 
 pub use approval::{Gated, Pending, Word};
 pub use call::Call;
@@ -48,7 +47,7 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
-pub use report_event::{Reported, ReportEvent};
+pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{RootStatus, Status};
@@ -123,10 +122,9 @@ impl Vault {
         RequestId(array(self.entropy()))
     }
 
-    /// Logs a refusal that happened before any use case (a role that may not call the RPC).
-    pub async fn refused(&self, caller: &Caller, request: RequestId, action: Action) -> Result<(), Error> {
-        let call = Call { caller: caller.clone(), request };
-        self.log(Draft::of(&call, action, self.now()).refused(RefusalCode::Forbidden)).await
+    /// Logs a refusal that happened before any use case: a role that may not call the RPC, a request that does not parse.
+    pub async fn refused(&self, call: &Call, action: Action, code: RefusalCode) -> Result<(), Error> {
+        self.log(Draft::of(call, action, self.now()).refused(code)).await
     }
 
     /// What desensitizing left of a tenant's records.
@@ -172,11 +170,16 @@ impl Vault {
         Err(told)
     }
 
-    /// Tells log and operator when a use case met data that fails its authentication.
+    /// Logs what a use case refused on its way: a request that is not valid, and data that fails its authentication, which
+    /// the operator hears of too.
     async fn watch<T>(&self, draft: &Draft, answer: Result<T, Error>) -> Result<T, Error> {
-        if let Err(Error::Tampered { table }) = &answer {
-            tracing::error!(table, "stored data fails its authentication: it was altered outside the vault");
-            self.log(draft.clone().action(Action::Tamper).refused(RefusalCode::Tampered)).await?;
+        match &answer {
+            Err(Error::Tampered { table }) => {
+                tracing::error!(table, "stored data fails its authentication: it was altered outside the vault");
+                self.log(draft.clone().action(Action::Tamper).refused(RefusalCode::Tampered)).await?;
+            }
+            Err(Error::Invalid(_)) => self.log(draft.clone().refused(RefusalCode::Invalid)).await?,
+            _ => {}
         }
         answer
     }

@@ -140,10 +140,10 @@ fn a_record_is_due_sixty_days_after_signing_and_waits_for_what_is_open() {
     house.clock.advance(40 * DAY - MINUTE);
     assert_eq!(read(&house, &plain, &[Field::Phone], Purpose::Fulfilment)[0].0, Outcome::Granted);
     house.clock.advance(MINUTE);
-    assert_eq!(read(&house, &plain, &[Field::Phone, Field::Email], Purpose::Fulfilment), [
-        (Outcome::Expired, None),
-        (Outcome::Denied, None)
-    ]);
+    assert_eq!(
+        read(&house, &plain, &[Field::Phone, Field::Email], Purpose::Fulfilment),
+        [(Outcome::Expired, None), (Outcome::Denied, None)]
+    );
     assert_eq!(reason(&house.event(&plain, EventKind::RefundOpened, 0).unwrap_err()), "TOO_LATE");
     assert_eq!(house.sweep(), 1);
     assert_eq!(read(&house, &plain, &[Field::Phone], Purpose::Fulfilment), [(Outcome::Erased, None)]);
@@ -164,7 +164,9 @@ fn a_carrier_sees_its_own_parcel_in_its_window_so_often_and_no_longer_than_to_de
     house.grant(&token, "SW-000007", "swift");
     let get = |name: &str, serial: &str| {
         let mut carrier = house.carrier(name);
-        house.run(carrier.get_delivery(GetDeliveryRequest { serial: serial.to_owned() })).map(tonic::Response::into_inner)
+        house
+            .run(carrier.get_delivery(GetDeliveryRequest { serial: serial.to_owned() }))
+            .map(tonic::Response::into_inner)
     };
     let own = get("swift", "SW-000007").unwrap();
     assert_eq!(own.serial, "SW-000007");
@@ -239,9 +241,8 @@ fn unknown_foreign_and_forbidden_tokens_answer_byte_equal() {
     let token = house.tokenize(order(1));
     let other = strongroom::domain::token::Token::from_bytes([7; 20]).to_text();
     let asked = [Field::Phone];
-    let desk = |token: &str| {
-        read_as(&house, Role::CustomerService, "desk", token, &asked, Purpose::AfterSales).unwrap_err()
-    };
+    let desk =
+        |token: &str| read_as(&house, Role::CustomerService, "desk", token, &asked, Purpose::AfterSales).unwrap_err();
     let (forbidden, missing) = (desk(&token), desk(&other));
     assert_eq!(format!("{forbidden:?}"), format!("{missing:?}"));
     assert_eq!(forbidden.details(), missing.details());
@@ -293,4 +294,21 @@ fn everything_is_still_there_after_a_restart() {
     assert_eq!(read(&house, &token, &[Field::Phone], Purpose::Fulfilment)[0].0, Outcome::Granted);
     let mut carrier = house.carrier("swift");
     house.run(carrier.get_delivery(GetDeliveryRequest { serial: "SW-000001".to_owned() })).unwrap();
+}
+
+#[test]
+fn a_forbidden_token_is_told_no_more_once_its_record_is_erased() {
+    let house = House::new();
+    let token = house.tokenize(order(1));
+    let other = strongroom::domain::token::Token::from_bytes([7; 20]).to_text();
+    let desk = |token: &str| {
+        read_as(&house, Role::CustomerService, "desk", token, &[Field::Phone], Purpose::AfterSales).unwrap_err()
+    };
+    let before = desk(&token);
+    let mut tokens = house.tokens();
+    let request =
+        EraseRequest { idempotency_key: "e1".to_owned(), token: token.clone(), reason: EraseReason::Minor.into() };
+    house.run(tokens.erase(request)).unwrap();
+    assert_eq!(format!("{before:?}"), format!("{:?}", desk(&token)));
+    assert_eq!(format!("{before:?}"), format!("{:?}", desk(&other)));
 }

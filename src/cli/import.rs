@@ -30,6 +30,8 @@ use crate::rpc::proto::{
 /// How many lines may wait for their answers.
 const WINDOW: usize = 512;
 
+const BAR: &str = "{bar:40} {percent:>3}%  {msg}  {elapsed_precise} (another {eta})";
+
 const EXAMPLES: &str = "\
 FILE holds one customer a line, as `strongroom tokenize --help` shows them. The tokens file gets one line that names the \
 import, and for each customer:
@@ -99,7 +101,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn progress(bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed_precise} (another {eta})");
+    let style = ProgressStyle::with_template(BAR);
     ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
@@ -290,6 +292,11 @@ mod tests {
         assert_eq!((flaw.field.as_str(), flaw.reason), ("phone", "NOT_A_PHONE"));
         assert_eq!(judge(refused(ErrorReason::Unavailable), &mut 0).unwrap_err().code, 4);
         assert_eq!(judge(refused(ErrorReason::Unspecified), &mut 0).unwrap_err().code, 3);
+    }
+
+    #[test]
+    fn the_progress_bar_is_the_one_designed() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
     }
 
     #[test]

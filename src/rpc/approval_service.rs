@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::door::{Door, Rpc};
 use super::proto::{self, approval_service_server::ApprovalService};
-use super::status::{invalid_argument, status};
+use super::status::status;
 use super::wire::callers as wire;
 use crate::audit::entry::Action;
 use crate::vault::{Call, Word};
@@ -20,8 +20,8 @@ impl Approvals {
         Self { door }
     }
 
-    async fn decide(&self, call: &Call, id: &str, word: Word) -> Result<proto::Approval, Status> {
-        let id = wire::approval_id(id).map_err(|error| invalid_argument(&error))?;
+    async fn decide(&self, call: &Call, rpc: Rpc, id: &str, word: Word) -> Result<proto::Approval, Status> {
+        let id = self.door.parsed(call, rpc, wire::approval_id(id)).await?;
         let decided = self.door.vault.decide(call, id, word).await.map_err(|error| status(&error))?;
         Ok(wire::approval(decided, self.door.vault.now()))
     }
@@ -51,7 +51,8 @@ impl ApprovalService for Approvals {
         request: Request<proto::ShowApprovalRequest>,
     ) -> Result<Response<proto::ShowApprovalResponse>, Status> {
         let call = self.door.enter(&request, rpc!(ShowApproval)).await?;
-        let id = wire::approval_id(&request.into_inner().approval_id).map_err(|error| invalid_argument(&error))?;
+        let id = wire::approval_id(&request.into_inner().approval_id);
+        let id = self.door.parsed(&call, rpc!(ShowApproval), id).await?;
         let shown = self.door.vault.show_approval(&call, id).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::ShowApprovalResponse { approval: Some(wire::approval(shown, self.door.vault.now())) }))
     }
@@ -61,13 +62,13 @@ impl ApprovalService for Approvals {
         request: Request<proto::ApproveRequest>,
     ) -> Result<Response<proto::ApproveResponse>, Status> {
         let call = self.door.enter(&request, rpc!(Approve)).await?;
-        let approval = self.decide(&call, &request.into_inner().approval_id, Word::Yes).await?;
+        let approval = self.decide(&call, rpc!(Approve), &request.into_inner().approval_id, Word::Yes).await?;
         Ok(Response::new(proto::ApproveResponse { approval: Some(approval) }))
     }
 
     async fn reject(&self, request: Request<proto::RejectRequest>) -> Result<Response<proto::RejectResponse>, Status> {
         let call = self.door.enter(&request, rpc!(Reject)).await?;
-        let approval = self.decide(&call, &request.into_inner().approval_id, Word::No).await?;
+        let approval = self.decide(&call, rpc!(Reject), &request.into_inner().approval_id, Word::No).await?;
         Ok(Response::new(proto::RejectResponse { approval: Some(approval) }))
     }
 }

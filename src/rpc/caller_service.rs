@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::door::{Door, Rpc};
 use super::proto::{self, caller_service_server::CallerService, replace_pins_response, resume_caller_response};
-use super::status::{invalid_argument, status};
+use super::status::status;
 use super::wire::callers as wire;
 use crate::audit::entry::Action;
 use crate::vault::{Enrolled, Gated};
@@ -38,7 +38,7 @@ impl CallerService for Callers {
         request: Request<proto::EnrolCallerRequest>,
     ) -> Result<Response<proto::EnrolCallerResponse>, Status> {
         let call = self.door.enter(&request, rpc!(EnrolCaller)).await?;
-        let ask = wire::enrol_caller(&request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(EnrolCaller), wire::enrol_caller(&request.into_inner())).await?;
         let done = self.door.vault.enrol_caller(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::EnrolCallerResponse { caller: Some(self.shown(done)) }))
     }
@@ -48,7 +48,7 @@ impl CallerService for Callers {
         request: Request<proto::SuspendCallerRequest>,
     ) -> Result<Response<proto::SuspendCallerResponse>, Status> {
         let call = self.door.enter(&request, rpc!(SuspendCaller)).await?;
-        let ask = wire::suspend_caller(&request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(SuspendCaller), wire::suspend_caller(&request.into_inner())).await?;
         let done = self.door.vault.suspend_caller(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::SuspendCallerResponse { caller: Some(self.shown(done)) }))
     }
@@ -59,7 +59,7 @@ impl CallerService for Callers {
     ) -> Result<Response<proto::ResumeCallerResponse>, Status> {
         use resume_caller_response::Result::{Done, PendingApproval};
         let call = self.door.enter(&request, rpc!(ResumeCaller)).await?;
-        let ask = wire::resume_caller(&request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(ResumeCaller), wire::resume_caller(&request.into_inner())).await?;
         let result = match self.door.vault.resume_caller(&call, &ask).await.map_err(|error| status(&error))? {
             Gated::Done(caller) => Done(self.shown(caller)),
             Gated::Pending(pending) => PendingApproval(wire::pending(pending)),
@@ -73,7 +73,7 @@ impl CallerService for Callers {
     ) -> Result<Response<proto::ReplacePinsResponse>, Status> {
         use replace_pins_response::Result::{Done, PendingApproval};
         let call = self.door.enter(&request, rpc!(ReplacePins)).await?;
-        let ask = wire::replace_pins(&request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(ReplacePins), wire::replace_pins(&request.into_inner())).await?;
         let result = match self.door.vault.replace_pins(&call, &ask).await.map_err(|error| status(&error))? {
             Gated::Done(caller) => Done(self.shown(caller)),
             Gated::Pending(pending) => PendingApproval(wire::pending(pending)),

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::door::{Door, Rpc};
 use super::proto::{self, delivery_service_server::DeliveryService};
-use super::status::{invalid_argument, status};
+use super::status::status;
 use super::wire;
 use crate::audit::entry::Action;
 
@@ -35,7 +35,7 @@ impl DeliveryService for Deliveries {
         let call = self.door.enter(&request, rpc!(GetDelivery)).await?;
         let vault = &self.door.vault;
         let serial = wire::serial(request.into_inner().serial, &call.caller.name, vault);
-        let serial = serial.map_err(|error| invalid_argument(&error))?;
+        let serial = self.door.parsed(&call, rpc!(GetDelivery), serial).await?;
         let done = vault.get_delivery(&call, &serial).await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::delivery(&done).map_err(|error| status(&error))?))
     }
@@ -47,7 +47,7 @@ impl DeliveryService for Deliveries {
         let call = self.door.enter(&request, rpc!(ConfirmDelivery)).await?;
         let vault = &self.door.vault;
         let ask = wire::confirm_delivery(request.into_inner(), &call.caller.name, vault);
-        let ask = ask.map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(ConfirmDelivery), ask).await?;
         vault.confirm_delivery(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::ConfirmDeliveryResponse {}))
     }

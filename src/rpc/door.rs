@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tonic::{Request, Status};
 
-use super::proto::annotations::METHODS;
-use super::status::{identity_refused, role_not_allowed, status};
 use super::identity::Peer;
+use super::proto::annotations::METHODS;
+use super::status::{identity_refused, invalid_argument, role_not_allowed, status};
 use super::trust::Trust;
-use crate::audit::entry::Action;
+use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::caller::{Caller, Role};
+use crate::domain::field::FieldError;
 use crate::domain::id::TenantId;
 use crate::domain::time::{Clock, Timestamp};
 use crate::vault::{Call, Vault, days_between};
@@ -38,23 +39,38 @@ impl Door {
     pub async fn enter<T>(&self, request: &Request<T>, rpc: Rpc) -> Result<Call, Status> {
         let peer = request.extensions().get::<Arc<Peer>>().ok_or_else(identity_refused)?;
         let caller = self.admit(peer)?.clone();
-        let request = self.vault.new_request();
-        if !self.vault.serves(&caller.tenant) {
+        let call = Call { caller, request: self.vault.new_request() };
+        if !self.vault.serves(&call.caller.tenant) {
             tracing::info!(reason = "unknown_tenant", "a certificate speaks for a tenant that is not kept here");
             return Err(identity_refused());
         }
-        if let Err(why) = self.vault.welcome(&caller) {
-            let logged = self.vault.turned_away(&caller, request, rpc.action, why).await;
-            return Err(logged.map_or_else(|error| status(&error), |()| identity_refused()));
+        if let Err(why) = self.vault.welcome(&call.caller) {
+            self.vault.turned_away(&call, rpc.action, why).await.map_err(|error| status(&error))?;
+            return Err(identity_refused());
         }
         if peer.comes_in_first() {
-            self.vault.saw(&caller, peer.good_until(), self.clock.now());
+            self.vault.saw(&call.caller, peer.good_until(), self.clock.now());
         }
-        if !may_call(caller.role, rpc.path) {
-            self.vault.refused(&caller, request, rpc.action).await.map_err(|error| status(&error))?;
+        if !may_call(call.caller.role, rpc.path) {
+            self.refused(&call, rpc, RefusalCode::Forbidden).await?;
             return Err(role_not_allowed());
         }
-        Ok(Call { caller, request })
+        Ok(call)
+    }
+
+    /// What a request parsed to; one that does not is refused by its field's name, and the refusal logged like any other.
+    pub async fn parsed<T>(&self, call: &Call, rpc: Rpc, parsed: Result<T, FieldError>) -> Result<T, Status> {
+        match parsed {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                self.refused(call, rpc, RefusalCode::Invalid).await?;
+                Err(invalid_argument(&error))
+            }
+        }
+    }
+
+    pub async fn refused(&self, call: &Call, rpc: Rpc, code: RefusalCode) -> Result<(), Status> {
+        self.vault.refused(call, rpc.action, code).await.map_err(|error| status(&error))
     }
 
     /// The same for every message of a stream, whose request is long gone.
@@ -85,4 +101,3 @@ fn may_call(role: Role, path: &str) -> bool {
     let allowed = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| *roles);
     allowed.contains(&(role as u8))
 }
-

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::door::{Door, Rpc};
 use super::proto::{self, lifecycle_service_server::LifecycleService};
-use super::status::{invalid_argument, status};
+use super::status::status;
 use super::wire;
 use crate::audit::entry::Action;
 
@@ -33,7 +33,7 @@ impl LifecycleService for Lifecycle {
         request: Request<proto::ReportEventRequest>,
     ) -> Result<Response<proto::ReportEventResponse>, Status> {
         let call = self.door.enter(&request, rpc!(ReportEvent)).await?;
-        let ask = wire::report_event(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(ReportEvent), wire::report_event(request.into_inner())).await?;
         let done = self.door.vault.report_event(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::reported(done)))
     }
@@ -44,7 +44,7 @@ impl LifecycleService for Lifecycle {
     ) -> Result<Response<proto::GrantShipmentResponse>, Status> {
         let call = self.door.enter(&request, rpc!(GrantShipment)).await?;
         let ask = wire::grant_shipment(request.into_inner(), &self.door.vault);
-        let ask = ask.map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(GrantShipment), ask).await?;
         let grant = self.door.vault.grant_shipment(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::GrantShipmentResponse { grant_id: wire::grant_id(grant) }))
     }
@@ -54,7 +54,7 @@ impl LifecycleService for Lifecycle {
         request: Request<proto::RevokeShipmentRequest>,
     ) -> Result<Response<proto::RevokeShipmentResponse>, Status> {
         let call = self.door.enter(&request, rpc!(RevokeShipment)).await?;
-        let ask = wire::revoke_shipment(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!(RevokeShipment), wire::revoke_shipment(request.into_inner())).await?;
         self.door.vault.revoke_shipment(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::RevokeShipmentResponse {}))
     }

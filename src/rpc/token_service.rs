@@ -10,9 +10,9 @@ use super::door::{Door, Rpc};
 use super::identity::Peer;
 use super::proto::token_service_server::TokenService;
 use super::proto::{self, batch_detokenize_item, tokenize_stream_response};
-use super::status::{invalid_argument, item_error, status};
+use super::status::{item_error, status};
 use super::wire;
-use crate::audit::entry::Action;
+use crate::audit::entry::{Action, RefusalCode};
 use crate::vault::{Call, Error};
 
 pub(super) struct Tokens {
@@ -41,7 +41,7 @@ impl TokenService for Tokens {
         request: Request<proto::TokenizeRequest>,
     ) -> Result<Response<proto::TokenizeResponse>, Status> {
         let call = self.door.enter(&request, rpc!("Tokenize", Tokenize)).await?;
-        let ask = wire::tokenize(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!("Tokenize", Tokenize), wire::tokenize(request.into_inner())).await?;
         let token = self.door.vault.tokenize(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::TokenizeResponse { token: token.to_text() }))
     }
@@ -57,7 +57,9 @@ impl TokenService for Tokens {
         let peer = peer.ok_or_else(super::status::identity_refused)?;
         let (door, items) = (Arc::clone(&self.door), request.into_inner());
         let results = futures_util::StreamExt::buffered(
-            futures_util::StreamExt::map(items, move |item| one(Arc::clone(&door), call.clone(), Arc::clone(&peer), item)),
+            futures_util::StreamExt::map(items, move |item| {
+                one(Arc::clone(&door), call.clone(), Arc::clone(&peer), item)
+            }),
             IN_FLIGHT,
         );
         let mut index = 0;
@@ -74,7 +76,8 @@ impl TokenService for Tokens {
         request: Request<proto::DetokenizeRequest>,
     ) -> Result<Response<proto::DetokenizeResponse>, Status> {
         let call = self.door.enter(&request, rpc!("Detokenize", Detokenize)).await?;
-        let ask = wire::detokenize(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask =
+            self.door.parsed(&call, rpc!("Detokenize", Detokenize), wire::detokenize(request.into_inner())).await?;
         let done = self.door.vault.detokenize(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::detokenized(done)))
     }
@@ -84,7 +87,10 @@ impl TokenService for Tokens {
         request: Request<proto::BatchDetokenizeRequest>,
     ) -> Result<Response<proto::BatchDetokenizeResponse>, Status> {
         let call = self.door.enter(&request, rpc!("BatchDetokenize", Detokenize)).await?;
-        let asks = wire::batch_detokenize(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let asks = self
+            .door
+            .parsed(&call, rpc!("BatchDetokenize", Detokenize), wire::batch_detokenize(request.into_inner()))
+            .await?;
         let (mut good, mut places) = (Vec::new(), Vec::new());
         for ask in asks {
             places.push(ask.map(|ask| good.push(ask)));
@@ -108,14 +114,14 @@ impl TokenService for Tokens {
         request: Request<proto::CorrectRequest>,
     ) -> Result<Response<proto::CorrectResponse>, Status> {
         let call = self.door.enter(&request, rpc!("Correct", Correct)).await?;
-        let ask = wire::correct(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!("Correct", Correct), wire::correct(request.into_inner())).await?;
         let revision = self.door.vault.correct(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::CorrectResponse { revision: revision.0 }))
     }
 
     async fn erase(&self, request: Request<proto::EraseRequest>) -> Result<Response<proto::EraseResponse>, Status> {
         let call = self.door.enter(&request, rpc!("Erase", Erase)).await?;
-        let ask = wire::erase(request.into_inner()).map_err(|error| invalid_argument(&error))?;
+        let ask = self.door.parsed(&call, rpc!("Erase", Erase), wire::erase(request.into_inner())).await?;
         let erased_at = self.door.vault.erase(&call, &ask).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::EraseResponse { erased_at: Some(wire::wire_time(erased_at)) }))
     }
@@ -125,7 +131,8 @@ impl TokenService for Tokens {
         request: Request<proto::DescribeRequest>,
     ) -> Result<Response<proto::DescribeResponse>, Status> {
         let call = self.door.enter(&request, rpc!("Describe", Describe)).await?;
-        let token = wire::token("token", &request.get_ref().token).map_err(|error| invalid_argument(&error))?;
+        let token =
+            self.door.parsed(&call, rpc!("Describe", Describe), wire::token("token", &request.get_ref().token)).await?;
         let done = self.door.vault.describe(&call, &token).await.map_err(|error| status(&error))?;
         Ok(Response::new(wire::description(done)))
     }
@@ -143,7 +150,10 @@ async fn one(
     let ask = wire::tokenize(item?.item.unwrap_or_default());
     let result = match ask {
         Ok(ask) => door.vault.tokenize(&call, &ask).await,
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            door.refused(&call, rpc!("TokenizeStream", Tokenize), RefusalCode::Invalid).await?;
+            Err(error.into())
+        }
     };
     Ok(match result {
         Ok(token) => tokenize_stream_response::Result::Done(proto::TokenizeResponse { token: token.to_text() }),

@@ -191,16 +191,19 @@ fn value(wire: proto::FieldValue) -> Parsed<FieldValue> {
     let name = field.as_str();
     let raw = wire.value.ok_or_else(|| FieldError::new(name, FieldReason::Missing))?;
     Ok(match (field, raw) {
-        (Field::Address, Value::Address(mut raw)) => FieldValue::Address(Address::parse(name, RawAddress {
-            lines: take(&mut raw.lines),
-            locality: take(&mut raw.locality),
-            region: take(&mut raw.region),
-            postal_code: take(&mut raw.postal_code),
-            country: take(&mut raw.country),
-        })?),
-        (Field::EmergencyContact, Value::EmergencyContact(mut raw)) => FieldValue::EmergencyContact(
-            EmergencyContact::parse(name, take(&mut raw.name), take(&mut raw.phone))?,
-        ),
+        (Field::Address, Value::Address(mut raw)) => FieldValue::Address(Address::parse(
+            name,
+            RawAddress {
+                lines: take(&mut raw.lines),
+                locality: take(&mut raw.locality),
+                region: take(&mut raw.region),
+                postal_code: take(&mut raw.postal_code),
+                country: take(&mut raw.country),
+            },
+        )?),
+        (Field::EmergencyContact, Value::EmergencyContact(mut raw)) => {
+            FieldValue::EmergencyContact(EmergencyContact::parse(name, take(&mut raw.name), take(&mut raw.phone))?)
+        }
         (Field::AccountName, Value::Text(raw)) => FieldValue::AccountName(Name::parse(name, raw)?),
         (Field::RecipientName, Value::Text(raw)) => FieldValue::RecipientName(Name::parse(name, raw)?),
         (Field::Phone, Value::Text(raw)) => FieldValue::Phone(Phone::parse(name, raw)?),

@@ -115,7 +115,8 @@ impl Ledger {
                 epoch: epoch.number().0,
                 mac: hex::encode(head_mac(epoch, &self.chain).as_bytes()),
             };
-            serde_json::to_writer(&mut text, &line).map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
+            serde_json::to_writer(&mut text, &line)
+                .map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
             text.push(b'\n');
         }
         self.file

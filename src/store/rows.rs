@@ -5,9 +5,7 @@ pub(crate) mod callers;
 
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
-use crate::domain::id::{
-    CallerName, DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId,
-};
+use crate::domain::id::{CallerName, DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{Class, EraseReason, Field};
@@ -223,6 +221,8 @@ impl Row for IdempotencyRow {
 pub struct TombstoneRow {
     pub digest: TokenDigest,
     pub tenant: TenantId,
+    /// Who may be told is who might have read it.
+    pub class: Class,
     pub reason: EraseReason,
     pub until: Timestamp,
 }
@@ -233,6 +233,7 @@ impl Row for TombstoneRow {
         Canonical::new("strongroom/row/tombstone")
             .bytes(&self.digest.0)
             .bytes(self.tenant.as_str().as_bytes())
+            .u8(self.class.code())
             .u8(self.reason.code())
             .i64(self.until.0)
     }

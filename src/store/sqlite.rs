@@ -125,7 +125,8 @@ fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreError> {
     let synchronous = if planted(Fault::SynchronousNormal) { "NORMAL" } else { "FULL" };
     let setup = if read_only {
         // SECURITY: nothing sorted or spilled may reach a temporary file.
-        "PRAGMA busy_timeout=5000; PRAGMA temp_store=MEMORY; PRAGMA query_only=ON; PRAGMA mmap_size=1073741824;".to_owned()
+        "PRAGMA busy_timeout=5000; PRAGMA temp_store=MEMORY; PRAGMA query_only=ON; PRAGMA mmap_size=1073741824;"
+            .to_owned()
     } else {
         format!(
             "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; \

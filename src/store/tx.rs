@@ -152,8 +152,7 @@ impl<'a> View<'a> {
 
     pub fn meta_i64(&self, key: &'static str) -> Result<Option<i64>, StoreError> {
         let Some(row) = self.authentic(self.reads.meta(key)?)? else { return Ok(None) };
-        let bytes =
-            row.value.try_into().map_err(|_| StoreError::Corrupt { table: MetaRow::TABLE, column: "value" })?;
+        let bytes = row.value.try_into().map_err(|_| StoreError::Corrupt { table: MetaRow::TABLE, column: "value" })?;
         Ok(Some(i64::from_le_bytes(bytes)))
     }
 
@@ -346,4 +345,3 @@ fn one(changed: Result<usize, StoreError>) -> Result<(), StoreError> {
         _ => Err(StoreError::Raced),
     }
 }
-

@@ -8,7 +8,7 @@
 //! ask.gate(tx, ask.digest(canonical bytes of the request))       inside, before any effect
 //!     Agreed(agreed)   carry it out, log it under `agreed.story()`
 //!     Pending(pending) commit, and tell the caller the number; the same request again finds it
-//!     Closed(error)    commit (the refusal is logged), and tell the caller
+//!     Closed(error)    commit, and tell the caller; the refusal is logged here, or by `watch` as every invalid request
 //! ```
 
 use sha2::{Digest, Sha256};
@@ -93,7 +93,8 @@ impl Ask {
 
     pub(crate) fn gate(&self, tx: &mut Tx<'_>, digest: RequestDigest) -> Result<Gate, StoreError> {
         let Some(key) = self.call.caller.keys.map(|keys| keys.own) else {
-            return Ok(self.closed(tx, RefusalCode::NotEnrolled, Error::NotTwoPeople));
+            tx.log(Draft::of(&self.call, Action::RequestApproval, self.now).refused(RefusalCode::NotEnrolled));
+            return Ok(Gate::Closed(Error::NotTwoPeople));
         };
         let by = self.call.caller.id();
         let recent = tx.approvals(&by.tenant, self.now.plus(-LIFETIME))?;
@@ -109,7 +110,7 @@ impl Ask {
             }
         }
         if recent.iter().filter(|known| known.is_open(self.now)).count() >= MAX_OPEN {
-            return Ok(self.closed(tx, RefusalCode::Limit, Error::invalid("approval", FieldReason::TooMany)));
+            return Ok(Gate::Closed(Error::invalid("approval", FieldReason::TooMany)));
         }
         tx.expire_approvals(&by.tenant, self.now.plus(-HISTORY), EXPIRE)?;
         let approval = Approval {
@@ -125,11 +126,6 @@ impl Ask {
         tx.insert_approval(&approval)?;
         tx.log(Draft::of(&self.call, Action::RequestApproval, self.now).done());
         Ok(Gate::Pending(Pending { id: approval.id, expires_at: approval.expires_at }))
-    }
-
-    fn closed(&self, tx: &mut Tx<'_>, code: RefusalCode, told: Error) -> Gate {
-        tx.log(Draft::of(&self.call, Action::RequestApproval, self.now).refused(code));
-        Gate::Closed(told)
     }
 }
 

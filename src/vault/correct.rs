@@ -53,14 +53,9 @@ impl Vault {
         let once = self.once(call, "correct", &ask.key, &parts);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            match self.store().read(|view| Ok(once.before(view)))? {
-                Ok(None) => {}
-                Ok(Some(row)) => {
-                    self.log(draft.clone().action(Action::Replay).done()).await?;
-                    return Ok(Revision(u32::from_be_bytes(row.result.try_into().unwrap_or_default())));
-                }
-                Err(Error::Erased) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
-                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+            if let Some(row) = self.done_before(&once, draft).await? {
+                self.log(draft.clone().action(Action::Replay).done()).await?;
+                return Ok(Revision(u32::from_be_bytes(row.result.try_into().unwrap_or_default())));
             }
             let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,

@@ -85,15 +85,15 @@ impl Vault {
         let once = self.once(call, "confirm_delivery", &ask.key, &request);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            match self.store().read(|view| Ok(once.before(view)))? {
+            match self.done_before(&once, draft).await {
                 Ok(None) => {}
                 Ok(Some(_)) => {
                     self.log(draft.clone().action(Action::Replay).done()).await?;
                     return Ok(());
                 }
-                // A carrier is not told what became of the record.
-                Err(Error::Erased) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::NotFound).await,
-                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+                // SECURITY: a carrier is not told what became of the record.
+                Err(Error::Erased) => return Err(Error::NotFound),
+                Err(error) => return Err(error),
             }
             let Some(found) = self.granted(call, &ask.serial, now)? else {
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
@@ -111,8 +111,7 @@ impl Vault {
                 recorded_at: now,
             };
             // Of a record that is due only the grant still ends.
-            let changed =
-                if found.loaded.is_due(now) { None } else { Some(self.with_event(&found.loaded, event)?.0) };
+            let changed = if found.loaded.is_due(now) { None } else { Some(self.with_event(&found.loaded, event)?.0) };
             let row = once.row(found.loaded.row.id, found.loaded.row.digest, vec![1], now)?;
             let (entry, grant) = (draft.done(), found.grant);
             let write = move |tx: &mut Tx<'_>| {

@@ -54,7 +54,8 @@ pub(crate) fn destroy_noted(
     tx.blank_idempotency_of(record.id)?;
     tx.delete_record(record.id)?;
     let until = now.plus(TOMBSTONE);
-    tx.put_tombstone(&TombstoneRow { digest: record.digest, tenant: record.tenant.clone(), reason, until })?;
+    let (digest, tenant) = (record.digest, record.tenant.clone());
+    tx.put_tombstone(&TombstoneRow { digest, tenant, class: record.class, reason, until })?;
     if !tx.subject_has_records(record.subject)?
         && let Some(subject) = tx.subject(record.subject)?
     {

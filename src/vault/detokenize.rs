@@ -9,7 +9,7 @@ use crate::domain::field::FieldValue;
 use crate::domain::id::{RecordId, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
-use crate::domain::vocabulary::{Class, Field, Outcome, Purpose};
+use crate::domain::vocabulary::{Field, Outcome, Purpose};
 use crate::policy::release::{Access, Permit, decide};
 use crate::store::{StoreError, View};
 
@@ -61,9 +61,9 @@ impl Vault {
     ) -> Result<Vec<Result<Detokenized, Error>>, Error> {
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            let judged = self.store().read(|view| {
-                Ok(asks.iter().map(|ask| self.judge(view, call, ask, now)).collect::<Vec<Judged>>())
-            })?;
+            let judged = self
+                .store()
+                .read(|view| Ok(asks.iter().map(|ask| self.judge(view, call, ask, now)).collect::<Vec<Judged>>()))?;
             let entries: Vec<_> = judged
                 .iter()
                 .map(|one| match &one.verdict {
@@ -112,12 +112,12 @@ impl Vault {
         };
         let loaded = match found {
             Found::Unknown => return refused(draft, RefusalCode::Unknown, Error::NotFound),
-            Found::Erased(_) => {
-                let entitled = Class::ALL.iter().any(|class| decide(call.caller.role, ask.purpose, *class).is_some());
-                if !entitled {
+            Found::Erased(tombstone) => {
+                // SECURITY: who could not have read it is not told that it was there.
+                let Some(permit) = decide(call.caller.role, ask.purpose, tombstone.class) else {
                     return refused(draft, RefusalCode::Erased, Error::NotFound);
-                }
-                let (draft, held) = over(draft, &ask.fields, |_| Outcome::Erased);
+                };
+                let (draft, held) = over(draft, &ask.fields, &permit, Outcome::Erased);
                 return Judged { draft, verdict: Ok(held), rests_on: None };
             }
             Found::Live(loaded) => loaded,
@@ -128,10 +128,7 @@ impl Vault {
             return Judged { draft, verdict: Err((RefusalCode::Forbidden, Error::NotFound)), rests_on };
         };
         if loaded.is_due(now) {
-            let (draft, held) = over(draft, &ask.fields, |field| match permit.access(field) {
-                Access::Deny => Outcome::Denied,
-                Access::Mask | Access::Grant => Outcome::Expired,
-            });
+            let (draft, held) = over(draft, &ask.fields, &permit, Outcome::Expired);
             return Judged { draft, verdict: Ok(held), rests_on };
         }
         match open(view, &loaded, &ask.fields, &permit) {
@@ -148,20 +145,19 @@ impl Vault {
     }
 }
 
-/// The answer for a record of which nothing is left to read.
-fn over(draft: Draft, fields: &[Field], outcome: impl Fn(Field) -> Outcome) -> (Draft, Held<Detokenized>) {
+/// The answer for a record of which nothing is left to read; a field that was never the caller's stays denied.
+fn over(draft: Draft, fields: &[Field], permit: &Permit, outcome: Outcome) -> (Draft, Held<Detokenized>) {
+    let outcome = |field| match permit.access(field) {
+        Access::Deny => Outcome::Denied,
+        Access::Mask | Access::Grant => outcome,
+    };
     let outcomes: Vec<_> = fields.iter().map(|field| (*field, outcome(*field))).collect();
     let told = outcomes.iter().map(|(field, outcome)| FieldOutcome { field: *field, outcome: *outcome, value: None });
     let held = Held::new(Detokenized { fields: told.collect(), revision: None });
     (draft.outcomes(outcomes), held)
 }
 
-fn open(
-    view: &View<'_>,
-    loaded: &Loaded,
-    fields: &[Field],
-    permit: &Permit,
-) -> Result<Vec<FieldOutcome>, StoreError> {
+fn open(view: &View<'_>, loaded: &Loaded, fields: &[Field], permit: &Permit) -> Result<Vec<FieldOutcome>, StoreError> {
     let key = loaded.key(view)?;
     fields
         .iter()
@@ -178,9 +174,7 @@ fn open(
                 return Ok(plain(Outcome::Denied));
             };
             Ok(match access {
-                Access::Grant => {
-                    FieldOutcome { field, outcome: Outcome::Granted, value: Some(Released::Whole(value)) }
-                }
+                Access::Grant => FieldOutcome { field, outcome: Outcome::Granted, value: Some(Released::Whole(value)) },
                 Access::Mask | Access::Deny => FieldOutcome {
                     field,
                     outcome: if value.masked().is_some() { Outcome::Masked } else { Outcome::Denied },

@@ -56,8 +56,10 @@ impl Vault {
         let id = ask.caller.of(call);
         let now = self.now();
         let draft = Draft::of(call, Action::EnrolCaller, now).whom(whom(&id, None));
-        let issuer = ask.issuer.or_else(|| call.caller.keys.map(|keys| keys.issuer));
-        let issuer = issuer.ok_or_else(|| Error::invalid("issuer", FieldReason::Missing))?;
+        let Some(issuer) = ask.issuer.or_else(|| call.caller.keys.map(|keys| keys.issuer)) else {
+            return self.watch(&draft, Err(Error::invalid("issuer", FieldReason::Missing))).await;
+        };
+        let watched = draft.clone();
         let (by, pins) = (call.caller.id(), ask.pins.clone());
         let write = move |tx: &mut Tx<'_>| {
             if let Some(known) = tx.enrolment(&id)? {
@@ -85,13 +87,15 @@ impl Vault {
             tx.log(draft.clone().done());
             Ok((Ok(enrolment.clone()), Some(enrolment)))
         };
-        Ok(self.enrolled(self.change_caller("enrol_caller", write).await??))
+        let answer = self.change_caller("enrol_caller", write).await.and_then(|answer| answer);
+        Ok(self.enrolled(self.watch(&watched, answer).await?))
     }
 
     /// Takes authority away from a caller or from one of its certificates, at once. Again answers the same.
     pub async fn suspend_caller(&self, call: &Call, ask: &SuspendCaller) -> Result<Enrolled, Error> {
         let (id, certificate) = (ask.caller.of(call), ask.certificate);
         let draft = Draft::of(call, Action::SuspendCaller, self.now()).whom(whom(&id, certificate));
+        let watched = draft.clone();
         let write = move |tx: &mut Tx<'_>| {
             let Some(mut enrolment) = tx.enrolment(&id)? else {
                 tx.log(draft.clone().refused(RefusalCode::Unknown));
@@ -104,7 +108,6 @@ impl Vault {
             match certificate {
                 None => enrolment.standing = Standing::Suspended,
                 Some(_) if enrolment.suspended.len() >= MAX_SUSPENDED => {
-                    tx.log(draft.clone().refused(RefusalCode::Limit));
                     return Ok((Err(Error::invalid("certificate", FieldReason::TooMany)), None));
                 }
                 Some(certificate) => enrolment.suspended.push(certificate),
@@ -113,7 +116,8 @@ impl Vault {
             tx.log(draft.clone().done());
             Ok((Ok(changed.clone()), Some(changed)))
         };
-        Ok(self.enrolled(self.change_caller("suspend_caller", write).await??))
+        let answer = self.change_caller("suspend_caller", write).await.and_then(|answer| answer);
+        Ok(self.enrolled(self.watch(&watched, answer).await?))
     }
 
     /// Lets a suspended caller or certificate back in, once a second person has agreed.

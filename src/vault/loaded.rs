@@ -80,7 +80,12 @@ impl Vault {
         self.tag_of(view, &subject, now)
     }
 
-    pub(crate) fn tag_of(&self, view: &View<'_>, subject: &SubjectRow, now: Timestamp) -> Result<SubjectTag, StoreError> {
+    pub(crate) fn tag_of(
+        &self,
+        view: &View<'_>,
+        subject: &SubjectRow,
+        now: Timestamp,
+    ) -> Result<SubjectTag, StoreError> {
         let dek = view.dek(subject.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
         let epoch = view.keyring().epoch(dek.epoch).ok_or(StoreError::Tampered { table: "dek" })?;
         let wrapped = WrappedDek::from_bytes(dek.wrapped);

@@ -2,8 +2,9 @@
 //! effect: the same request is answered as before, another one is refused. What is kept are keyed digests; an erasure blanks
 //! the request's, and from then on the key answers "erased".
 
-use super::call::Call;
+use super::call::{Call, Draft};
 use super::{Error, Vault};
+use crate::audit::entry::RefusalCode;
 use crate::crypto::mac::idempotency_digest;
 use crate::domain::field::IdempotencyKey;
 use crate::domain::id::RecordId;
@@ -31,6 +32,17 @@ impl Vault {
             (key, idempotency_digest(epoch, &request))
         });
         Once { digests: digests.collect() }
+    }
+}
+
+impl Vault {
+    /// What the key has led to. Logs the refusal when that was another request, or is erased.
+    pub(crate) async fn done_before(&self, once: &Once, draft: &Draft) -> Result<Option<IdempotencyRow>, Error> {
+        match self.store().read(|view| Ok(once.before(view)))? {
+            Ok(found) => Ok(found),
+            Err(Error::Erased) => self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
+            Err(error) => self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+        }
     }
 }
 

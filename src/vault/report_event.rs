@@ -50,11 +50,7 @@ impl Vault {
         let once = self.once(call, "report_event", &ask.key, &[&digest.0, &[ask.kind.code()], &ordinal, &at]);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            let replayed = match self.store().read(|view| Ok(once.before(view)))? {
-                Ok(row) => row.is_some(),
-                Err(Error::Erased) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
-                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
-            };
+            let replayed = self.done_before(&once, draft).await?.is_some();
             let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
                 Found::Erased(_) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
@@ -89,12 +85,8 @@ impl Vault {
         facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
         let policy = self.policy(&loaded.row.tenant, loaded.row.class)?;
         let due = policy.due(&facts).ok_or(Error::Tampered { table: "record" })?;
-        let row = RecordRow {
-            facts: facts.to_bytes(),
-            due: due.at,
-            version: loaded.row.version + 1,
-            ..loaded.row.clone()
-        };
+        let row =
+            RecordRow { facts: facts.to_bytes(), due: due.at, version: loaded.row.version + 1, ..loaded.row.clone() };
         Ok((row, Reported { due: due.at, due_by: due_by(&due) }))
     }
 

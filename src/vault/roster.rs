@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::call::{Call, Draft};
+use super::call::Call;
 use super::{Error, Vault};
-use crate::audit::entry::{Action, RefusalCode, RequestId};
+use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::caller::{Caller, CallerId, CertificateHash};
 use crate::domain::id::TenantId;
 use crate::domain::time::{DAY, SECOND, Timestamp};
@@ -83,14 +83,8 @@ impl Vault {
     }
 
     /// Logs that an authentic certificate was refused.
-    pub async fn turned_away(
-        &self,
-        caller: &Caller,
-        request: RequestId,
-        action: Action,
-        why: Unwelcome,
-    ) -> Result<(), Error> {
-        if !self.turned_away_midway(caller, why) {
+    pub async fn turned_away(&self, call: &Call, action: Action, why: Unwelcome) -> Result<(), Error> {
+        if !self.turned_away_midway(&call.caller, why) {
             return Ok(());
         }
         let code = match why {
@@ -100,8 +94,7 @@ impl Vault {
             Unwelcome::IssuerMismatch => RefusalCode::IssuerMismatch,
             Unwelcome::SpkiMismatch => RefusalCode::SpkiMismatch,
         };
-        let call = Call { caller: caller.clone(), request };
-        self.log(Draft::of(&call, action, self.now()).refused(code)).await
+        self.refused(call, action, code).await
     }
 
     /// Tells the operator's log that a caller was refused, within a stream too; `false` when it was told just before.

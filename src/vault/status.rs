@@ -46,7 +46,8 @@ impl Vault {
         warnings.extend(self.inner.mark.warning(self.clock().now()));
         let tampered = self.tampered().len();
         if tampered > 0 {
-            warnings.push(format!("{tampered} due records fail their authentication and cannot be judged; see the log"));
+            warnings
+                .push(format!("{tampered} due records fail their authentication and cannot be judged; see the log"));
         }
         if let Some(why) = self.store().poisoned() {
             warnings.push(format!("the store refuses until a restart: {why}"));

@@ -14,9 +14,9 @@ use crate::domain::id::RecordId;
 use crate::domain::time::{MINUTE, Timestamp};
 use crate::domain::vocabulary::EraseReason;
 use crate::policy::retention;
+use crate::store::Tx;
 use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
-use crate::store::Tx;
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
 const CHUNK: usize = 20;

@@ -58,7 +58,7 @@ impl Vault {
         }
         let once = self.once(call, "tokenize", &ask.key, &request);
         for _ in 0..ATTEMPTS {
-            if let Some(row) = self.store().read(|view| Ok(once.before(view)))?? {
+            if let Some(row) = self.done_before(&once, draft).await? {
                 return self.replay(draft, &row).await;
             }
             let now = self.now();

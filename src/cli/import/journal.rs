@@ -3,7 +3,7 @@
 //! again.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -203,7 +203,7 @@ impl<R: BufRead, T: DeserializeOwned> Entries<R, T> {
 /// A file that one import alone appends to.
 struct Output {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
 }
 
 impl Output {
@@ -212,7 +212,7 @@ impl Output {
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = file.map_err(|error| Failure::io(path, &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(64 << 10, file) }),
+            Ok(()) => Ok(Self { path: path.to_owned(), file }),
             Err(_) => Err(Failure::usage(format!("{}: another import is writing it", path.display()))),
         }
     }
@@ -248,22 +248,26 @@ impl Output {
     }
 
     fn length(&self) -> Result<u64, Failure> {
-        self.file.get_ref().metadata().map(|metadata| metadata.len()).map_err(|error| self.failed(&error))
+        self.file.metadata().map(|metadata| metadata.len()).map_err(|error| self.failed(&error))
     }
 
     fn cut(&mut self, end: u64) -> Result<(), Failure> {
-        let cut = self.file.get_ref().set_len(end).and_then(|()| self.file.seek(SeekFrom::Start(end)));
+        let cut = self.file.set_len(end).and_then(|()| self.file.seek(SeekFrom::Start(end)));
         cut.map(drop).map_err(|error| self.failed(&error))
     }
 
+    /// In one write and unbuffered: what was filed outlives the process.
     fn line(&mut self, entry: &impl Serialize) -> Result<(), Failure> {
-        let written = serde_json::to_writer(&mut self.file, entry).map_err(io::Error::from);
-        written.and_then(|()| self.file.write_all(b"\n")).map_err(|error| self.failed(&error))
+        let text = serde_json::to_vec(entry).map_err(io::Error::from);
+        let written = text.and_then(|mut text| {
+            text.push(b'\n');
+            self.file.write_all(&text)
+        });
+        written.map_err(|error| self.failed(&error))
     }
 
     fn sync(&mut self) -> Result<(), Failure> {
-        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_data());
-        synced.map_err(|error| self.failed(&error))
+        self.file.sync_data().map_err(|error| self.failed(&error))
     }
 
     /// A file made is there to stay only when its folder is synced too.

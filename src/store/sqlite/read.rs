@@ -173,6 +173,7 @@ fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
     Ok(Ok(TombstoneRow {
         digest: TokenDigest(need!(array(row, "digest")?, "digest")),
         tenant: need!(tenant(row, "tenant")?, "tenant"),
+        class: need!(Class::from_code(row.get("class")?), "class"),
         reason: need!(EraseReason::from_code(row.get("reason")?), "reason"),
         until: Timestamp(row.get("until")?),
     }))
@@ -270,7 +271,8 @@ impl Reads for Reader<'_> {
     }
 
     fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError> {
-        let text = "-- statistic\nSELECT * FROM statistic WHERE tenant = ?1 AND class = ?2 AND country = ?3 AND month = ?4";
+        let text =
+            "-- statistic\nSELECT * FROM statistic WHERE tenant = ?1 AND class = ?2 AND country = ?3 AND month = ?4";
         let key = params![cell.tenant.as_str(), cell.class.code(), cell.country, cell.month];
         self.first("statistic", text, key, |row| stamped(row, statistic))
     }

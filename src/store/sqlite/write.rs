@@ -36,40 +36,48 @@ impl Writes for Reader<'_> {
         let text = "-- insert_record\nINSERT INTO record (id, tenant, digest, subject, class, policy_version, stored_at, \
                     revision, dek, fields, facts, due, version, epoch, mac) \
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
-        self.change("record", text, params![
-            row.id.0,
-            row.tenant.as_str(),
-            row.digest.0,
-            row.subject.0,
-            row.class.code(),
-            row.policy_version.0,
-            row.stored_at.0,
-            row.revision.0,
-            row.dek.0,
-            row.fields.0,
-            row.facts,
-            row.due.0,
-            row.version,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-        ])
+        self.change(
+            "record",
+            text,
+            params![
+                row.id.0,
+                row.tenant.as_str(),
+                row.digest.0,
+                row.subject.0,
+                row.class.code(),
+                row.policy_version.0,
+                row.stored_at.0,
+                row.revision.0,
+                row.dek.0,
+                row.fields.0,
+                row.facts,
+                row.due.0,
+                row.version,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+            ],
+        )
     }
 
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError> {
         let text = "-- update_record\nUPDATE record SET revision = ?1, dek = ?2, fields = ?3, facts = ?4, due = ?5, \
                     version = ?6, epoch = ?7, mac = ?8 WHERE id = ?9 AND version = ?10";
-        self.change("record", text, params![
-            row.revision.0,
-            row.dek.0,
-            row.fields.0,
-            row.facts,
-            row.due.0,
-            row.version,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-            row.id.0,
-            version,
-        ])
+        self.change(
+            "record",
+            text,
+            params![
+                row.revision.0,
+                row.dek.0,
+                row.fields.0,
+                row.facts,
+                row.due.0,
+                row.version,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+                row.id.0,
+                version,
+            ],
+        )
     }
 
     fn delete_record(&self, id: RecordId) -> Result<usize, StoreError> {
@@ -107,16 +115,20 @@ impl Writes for Reader<'_> {
     fn insert_subject(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- insert_subject\nINSERT INTO subject (id, tenant, tag, dek, reference, since, epoch, mac) \
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        self.change("subject", text, params![
-            row.id.0,
-            row.tenant.as_str(),
-            row.tag.0,
-            row.dek.0,
-            row.reference,
-            row.since.0,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-        ])
+        self.change(
+            "subject",
+            text,
+            params![
+                row.id.0,
+                row.tenant.as_str(),
+                row.tag.0,
+                row.dek.0,
+                row.reference,
+                row.since.0,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+            ],
+        )
     }
 
     fn delete_subject(&self, id: SubjectId) -> Result<usize, StoreError> {
@@ -127,37 +139,45 @@ impl Writes for Reader<'_> {
         let text = "-- insert_grant\nINSERT INTO shipment_grant (id, tenant, record, parcel, carrier, tag, not_before, \
                     not_after, read_limit, reads, ended_at, dek, serial, epoch, mac) \
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
-        self.change("shipment_grant", text, params![
-            row.id.0,
-            row.tenant.as_str(),
-            row.record.0,
-            row.parcel,
-            row.carrier.as_str(),
-            row.tag.as_ref().map(|tag| tag.0),
-            row.not_before.0,
-            row.not_after.0,
-            row.read_limit,
-            row.reads,
-            row.ended_at.map(|at| at.0),
-            row.dek.0,
-            row.serial,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-        ])
+        self.change(
+            "shipment_grant",
+            text,
+            params![
+                row.id.0,
+                row.tenant.as_str(),
+                row.record.0,
+                row.parcel,
+                row.carrier.as_str(),
+                row.tag.as_ref().map(|tag| tag.0),
+                row.not_before.0,
+                row.not_after.0,
+                row.read_limit,
+                row.reads,
+                row.ended_at.map(|at| at.0),
+                row.dek.0,
+                row.serial,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+            ],
+        )
     }
 
     fn update_grant(&self, row: &GrantRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- update_grant\nUPDATE shipment_grant SET tag = ?1, reads = ?2, ended_at = ?3, serial = ?4, \
                     epoch = ?5, mac = ?6 WHERE id = ?7";
-        self.change("shipment_grant", text, params![
-            row.tag.as_ref().map(|tag| tag.0),
-            row.reads,
-            row.ended_at.map(|at| at.0),
-            row.serial,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-            row.id.0,
-        ])
+        self.change(
+            "shipment_grant",
+            text,
+            params![
+                row.tag.as_ref().map(|tag| tag.0),
+                row.reads,
+                row.ended_at.map(|at| at.0),
+                row.serial,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+                row.id.0,
+            ],
+        )
     }
 
     fn delete_grants_of(&self, record: RecordId) -> Result<usize, StoreError> {
@@ -168,28 +188,30 @@ impl Writes for Reader<'_> {
     fn insert_idempotency(&self, row: &IdempotencyRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- insert_idempotency\nINSERT INTO idempotency (digest, request, record, token, result, recorded_at, \
                     epoch, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        self.change("idempotency", text, params![
-            row.digest,
-            row.request,
-            row.record.0,
-            row.token.0,
-            row.result,
-            row.recorded_at.0,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-        ])
+        self.change(
+            "idempotency",
+            text,
+            params![
+                row.digest,
+                row.request,
+                row.record.0,
+                row.token.0,
+                row.result,
+                row.recorded_at.0,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+            ],
+        )
     }
 
     fn update_idempotency(&self, row: &IdempotencyRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- update_idempotency\nUPDATE idempotency SET request = ?1, result = ?2, epoch = ?3, mac = ?4 \
                     WHERE digest = ?5";
-        self.change("idempotency", text, params![
-            row.request,
-            row.result,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-            row.digest,
-        ])
+        self.change(
+            "idempotency",
+            text,
+            params![row.request, row.result, stamp.epoch.0, stamp.mac.as_bytes(), row.digest,],
+        )
     }
 
     fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -200,16 +222,21 @@ impl Writes for Reader<'_> {
     }
 
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, reason, until, epoch, mac) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.change("tombstone", text, params![
-            row.digest.0,
-            row.tenant.as_str(),
-            row.reason.code(),
-            row.until.0,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-        ])
+        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, class, reason, until, epoch, mac) \
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        self.change(
+            "tombstone",
+            text,
+            params![
+                row.digest.0,
+                row.tenant.as_str(),
+                row.class.code(),
+                row.reason.code(),
+                row.until.0,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+            ],
+        )
     }
 
     fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -222,15 +249,19 @@ impl Writes for Reader<'_> {
         let text = "-- put_statistic\nINSERT INTO statistic (tenant, class, country, month, count, epoch, mac) \
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (tenant, class, country, month) \
                     DO UPDATE SET count = excluded.count, epoch = excluded.epoch, mac = excluded.mac";
-        self.change("statistic", text, params![
-            row.tenant.as_str(),
-            row.class.code(),
-            row.country,
-            row.month,
-            row.count,
-            stamp.epoch.0,
-            stamp.mac.as_bytes(),
-        ])
+        self.change(
+            "statistic",
+            text,
+            params![
+                row.tenant.as_str(),
+                row.class.code(),
+                row.country,
+                row.month,
+                row.count,
+                stamp.epoch.0,
+                stamp.mac.as_bytes(),
+            ],
+        )
     }
 
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError> {

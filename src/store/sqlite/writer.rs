@@ -350,10 +350,9 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     let broken = || StoreError::Refused("the audit log's frontier does not fit its last head".to_owned());
     let frontier = tx.audit_frontier()?;
     let text = "-- last_head\nSELECT size, root FROM audit_batch ORDER BY first DESC LIMIT 1";
-    let last: Option<(u64, [u8; 32])> = rusqlite::OptionalExtension::optional(
-        connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))),
-    )
-    .map_err(|source| sql("last_head", source))?;
+    let last: Option<(u64, [u8; 32])> =
+        rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
+            .map_err(|source| sql("last_head", source))?;
     match last {
         None if frontier.size() == 0 => {}
         Some((size, root)) if size == frontier.size() && root == frontier.root() => {}
@@ -361,4 +360,3 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     }
     Ok((frontier, tx.meta_i64("next_id")?.unwrap_or(1)))
 }
-

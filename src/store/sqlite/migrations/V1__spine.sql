@@ -45,7 +45,7 @@ CREATE UNIQUE INDEX idempotency_digest ON idempotency (digest);
 CREATE INDEX idempotency_record ON idempotency (record);
 
 CREATE TABLE tombstone (
-    digest BLOB PRIMARY KEY, tenant TEXT NOT NULL, reason INTEGER NOT NULL, until INTEGER NOT NULL,
+    digest BLOB PRIMARY KEY, tenant TEXT NOT NULL, class INTEGER NOT NULL, reason INTEGER NOT NULL, until INTEGER NOT NULL,
     epoch INTEGER NOT NULL, mac BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX tombstone_until ON tombstone (until);

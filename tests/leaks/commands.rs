@@ -1,0 +1,259 @@
+//! Every client command with canaries; and every argument that a command takes.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use regex::Regex;
+use serde_json::{Value, json};
+use strongroom::domain::token::Token;
+
+use crate::canaries::Canaries;
+use crate::served::Served;
+
+/// What may stand on a command line, where every user of a machine can read it, besides the names of files and folders.
+pub const ALLOWED: &[&str] = &[
+    "--at TIME",
+    "--carrier NAME",
+    // A certificate's or a key's hash says nothing of a person.
+    "--certificate-hash HEX",
+    "--class CLASS",
+    "--days DAYS",
+    "--fields FIELDS",
+    "--idempotency-key KEY",
+    "--if-revision NUMBER",
+    "--known ENTRIES:ROOT",
+    "--listen ADDRESS:PORT",
+    "--name NAME",
+    "--not-after TIME",
+    "--not-before TIME",
+    "--ordinal NUMBER",
+    "--parcel NUMBER",
+    "--pin HEX",
+    "--purpose PURPOSE",
+    "--reads NUMBER",
+    "--reason REASON",
+    "--role ROLE",
+    "--seed N",
+    "--server URL",
+    "--skip-field FIELD",
+    "--tenant TENANT",
+    "--trust-domain TRUST_DOMAIN",
+    // The path of a certificate.
+    "CERTIFICATE",
+    "EVENT",
+    // A grant's number says nothing of a person.
+    "GRANT",
+    "HOSTS",
+    // An approval's.
+    "NUMBER",
+    // A path.
+    "ORDERS.jsonl",
+];
+
+/// A customer as JSON, and the texts that are stored of it.
+fn customer(canaries: &mut Canaries) -> (Value, Vec<String>) {
+    let (subject, name, email, account) =
+        (canaries.email(), canaries.word("name"), canaries.email(), canaries.word("pay"));
+    let (written, phone) = canaries.phone();
+    let (contact, (contact_written, contact_phone)) = (canaries.word("contact"), canaries.phone());
+    let address = canaries.address();
+    let json = json!({
+        "order": "SO-1", "customer": subject, "name": name, "email": email, "phone": written, "payment_account": account,
+        "address": { "lines": address.lines, "locality": address.locality, "region": address.region,
+                     "postal_code": address.postal_code, "country": address.country },
+        "emergency_contact": { "name": contact, "phone": contact_written },
+    });
+    let mut stored = vec![subject, name, email, account, phone, contact, contact_phone];
+    stored.extend(address.lines.iter().cloned());
+    stored.extend([&address.locality, &address.region, &address.postal_code].into_iter().cloned());
+    (json, stored)
+}
+
+fn with(mut json: Value, key: &str, value: Value) -> String {
+    json[key] = value;
+    json.to_string()
+}
+
+pub fn all(served: &mut Served, canaries: &mut Canaries) {
+    let shop = "shop-backend";
+    let token = tokenized(served, canaries);
+    refused_customers(served, canaries);
+
+    let token_file = served.input("token.json", &token);
+    let officer = "privacy-officer-office";
+    let fields = "recipient_name,address,phone,email,emergency_contact,payment_account";
+    let read = ["detokenize", "--fields", fields, "--purpose", "subject_request"];
+    assert!(served.done_command(officer, &read, &token).contains("canary-7f3a"));
+    let table = [read.as_slice(), &["--table"]].concat();
+    assert!(served.done_command(officer, &table, &token).contains("canary-7f3a"));
+    let strange = Token::from_bytes([9; 20]).to_text();
+    canaries.tokens.push(strange.clone());
+    served.refused_command(officer, &read, &strange);
+    served.refused_command(officer, &read, &format!("{strange}\n{}\n", canaries.word("token")));
+    served.refused_command("warehouse-packing", &read, &token);
+    served.silent_command(shop, &["describe", "--token-file", &token_file], "");
+    served.refused_command(shop, &["describe"], &strange);
+
+    let correct = ["correct", "--token-file", &token_file, "--if-revision", "1"];
+    let (name, (written, _)) = (canaries.word("name"), canaries.phone());
+    served.silent_command(shop, &correct, &json!({ "name": name, "phone": written, "email": null }).to_string());
+    served.refused_command(shop, &correct, &json!({ "name": canaries.word("name") }).to_string());
+    served.refused_command(shop, &correct, &json!({ "name": canaries.word("name") + "\u{7}" }).to_string());
+    served.refused_command(shop, &correct, &json!({ "customer": canaries.word("customer") }).to_string());
+    served.silent_command(shop, &["event", "placed", "--token-file", &token_file], "");
+    served.refused_command(shop, &["event", "placed"], &strange);
+
+    let serial = canaries.word("serial");
+    let serial_file = served.input("serial.txt", &serial);
+    let grant = ["grant", "--carrier", "swift", "--token-file", &token_file];
+    let granted = served.silent_command(shop, &[grant.as_slice(), &["--serial-file", &serial_file]].concat(), "");
+    served.refused_command(shop, &grant, &serial);
+    served.refused_command(shop, &grant, &format!("{} no serial", canaries.word("serial")));
+    assert!(served.done_command("carrier-swift", &["deliver"], &serial).contains(&serial));
+    served.refused_command("carrier-parcelo", &["deliver"], &serial);
+    served.refused_command("carrier-swift", &["deliver"], &canaries.word("serial"));
+    let granted: Value = serde_json::from_str(&granted).unwrap();
+    let id =
+        granted.as_object().unwrap().values().find_map(|value| value.as_str().filter(|id| id.starts_with("grant-")));
+    served.silent_command(shop, &["revoke", id.unwrap()], "");
+    served.refused_command("carrier-swift", &["deliver", "--confirm"], &serial);
+
+    import(served, canaries);
+    served.silent_command("operator-oncall", &["status"], "");
+    served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
+    callers(served);
+    let config = served.data().join("config.toml");
+    served.silent_command(shop, &["audit", "verify", "--config", config.to_str().unwrap()], "");
+    served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);
+    served.refused_command(shop, &["erase", "--reason", "subject_request"], &strange);
+}
+
+/// A carrier is suspended and let back in by two people.
+fn callers(served: &mut Served) {
+    let (admin, second) = ("key-admin-office", "operator-oncall");
+    let one = ["--role", "carrier", "--name", "parcelo"];
+    let command = |verb: &'static str| [&["callers", verb], one.as_slice()].concat();
+    served.silent_command(admin, &command("enrol"), "");
+    served.silent_command(admin, &command("suspend"), "");
+    served.refused_command(admin, &command("enrol"), "");
+    served.refused_command(second, &command("resume"), "");
+    let pending: Value = serde_json::from_str(&served.silent_command(admin, &command("resume"), "")).unwrap();
+    let number = pending["pending_approval"].as_str().unwrap();
+    served.refused_command(admin, &["approve", "yes", number], "");
+    assert!(served.silent_command(second, &["approve", "list"], "").contains(number));
+    served.silent_command(second, &["approve", "show", number], "");
+    served.silent_command(second, &["approve", "yes", number], "");
+    let back: Value = serde_json::from_str(&served.silent_command(admin, &command("resume"), "")).unwrap();
+    assert_eq!((back["name"].as_str(), back["suspended"].as_bool()), (Some("parcelo"), Some(false)));
+    served.refused_command(second, &["approve", "no", number], "");
+    assert!(served.silent_command(admin, &["callers", "list"], "").contains("in force"));
+}
+
+/// Stores two customers; the second stays.
+fn tokenized(served: &mut Served, canaries: &mut Canaries) -> String {
+    let mut last = String::new();
+    for stays in [true, false] {
+        let (customer, stored) = customer(canaries);
+        let printed = served.done_command("shop-backend", &["tokenize"], &customer.to_string());
+        served.told_tokens.push(("standard output of tokenize".to_owned(), printed.clone().into_bytes()));
+        let printed: Value = serde_json::from_str(&printed).unwrap();
+        last = printed["token"].as_str().unwrap().to_owned();
+        canaries.tokens.push(last.clone());
+        if stays {
+            canaries.kept.extend(stored);
+        }
+    }
+    last
+}
+
+/// Customers with something wrong, each in its own way.
+fn refused(canaries: &mut Canaries) -> Vec<String> {
+    let mut whole = || customer(canaries).0;
+    let mut texts = vec![
+        whole().to_string().replacen('}', "", 1),
+        with(whole(), "country", Value::Null).replacen("\"country\"", "\"country\":1,\"country\"", 1),
+    ];
+    let customer = whole();
+    let repeated = customer.to_string().replacen('{', &format!("{{\"name\":{},", customer["name"]), 1);
+    texts.push(repeated);
+    for (key, value) in [
+        ("nickname", json!(canaries.word("unknown"))),
+        ("phone", json!(canaries.word("phone"))),
+        ("email", json!(canaries.word("email"))),
+        ("name", json!(canaries.word("name") + " 4111 1111 1111 1111")),
+        ("name", json!(canaries.word("name") + &"x".repeat(300))),
+        ("name", json!([canaries.word("name")])),
+        ("address", json!(canaries.word("address"))),
+        ("address", json!({ "lines": [canaries.word("line")], "planet": canaries.word("planet") })),
+        ("note", json!(canaries.word("note"))),
+        ("customer", Value::Null),
+    ] {
+        let (customer, _) = self::customer(canaries);
+        texts.push(with(customer, key, value));
+    }
+    texts
+}
+
+fn refused_customers(served: &mut Served, canaries: &mut Canaries) {
+    for text in refused(canaries) {
+        served.refused_command("shop-backend", &["tokenize"], &text);
+    }
+    let (customer, _) = customer(canaries);
+    served.refused_command("shop-backend", &["tokenize", "--class", "case"], &customer.to_string());
+    served.refused_command("carrier-swift", &["tokenize"], &customer.to_string());
+    served.refused_command("shop-backend", &["tokenize", "--server", "https://127.0.0.1:1"], &customer.to_string());
+}
+
+fn import(served: &mut Served, canaries: &mut Canaries) {
+    let mut lines = refused(canaries);
+    let bad = lines.len();
+    for _ in 0..3 {
+        let (customer, stored) = customer(canaries);
+        canaries.kept.extend(stored);
+        lines.push(customer.to_string());
+    }
+    let file = served.input("customers.jsonl", &lines.join("\n"));
+    let tokens = served.path("tokens.jsonl");
+    let import = ["import", &file, "--tokens", &tokens];
+    served.silent_command("shop-backend", &import, "");
+    served.refused_command("shop-backend", &[import.as_slice(), &["--strict"]].concat(), "");
+    let rejects = std::fs::read(format!("{tokens}.rejects")).unwrap();
+    assert_eq!(rejects.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"line\"")).count(), bad);
+    served.heard.push(("the rejects of an import".to_owned(), rejects));
+    let filed = std::fs::read_to_string(&tokens).unwrap();
+    let filed_tokens: Vec<_> = filed
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["token"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(filed_tokens.len(), 3);
+    canaries.tokens.extend(filed_tokens);
+    served.told_tokens.push(("the tokens of an import".to_owned(), filed.into_bytes()));
+}
+
+/// Every argument with a value of a command and its subcommands, as their help has it; paths aside.
+pub fn arguments(command: &[String], taken: &mut BTreeSet<String>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_strongroom")).args(command).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{command:?}");
+    let help = String::from_utf8(output.stdout).unwrap();
+    let option = Regex::new(r"^ +(?:-\w, )?(--[a-z-]+)(?:[ =]\[?<([^>]+)>)?").unwrap();
+    let positional = Regex::new(r"^ +[<\[]([^>\]]+)[>\]]").unwrap();
+    let subcommand = Regex::new(r"^  ([a-z][a-z-]*)(?:  |$)").unwrap();
+    let mut section = "";
+    for line in help.lines() {
+        if !line.starts_with(' ') {
+            section = line.trim_end_matches(':');
+        }
+        let is_path = |value: &str| ["FILE", "FOLDER", "OUT"].contains(&value);
+        if let Some(found) = subcommand.captures(line).filter(|_| section == "Commands" && &line[2..6] != "help") {
+            arguments(&[command, &[found[1].to_owned()]].concat(), taken);
+        } else if let Some(found) =
+            positional.captures(line).filter(|found| section == "Arguments" && !is_path(&found[1]))
+        {
+            taken.insert(found[1].to_owned());
+        } else if let Some(found) = option.captures(line)
+            && let Some(value) = found.get(2).filter(|value| !is_path(value.as_str()))
+        {
+            taken.insert(format!("{} {}", &found[1], value.as_str()));
+        }
+    }
+}
