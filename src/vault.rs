@@ -95,6 +95,8 @@ impl Vault {
         let sweeper = sweep::Progress::default();
         let vault = Self { inner: Arc::new(Inner { parts, mark, started_at, sweeper, roster }) };
         vault.replay_ledger().await?;
+        // Before the first entry: from then on the store must remember them.
+        vault.store().run("first_marks", vault.inner.mark.saver()).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let entry = Draft::by_vault(&tenant, vault.new_request(), Action::Start, vault.now()).done();

@@ -21,13 +21,11 @@ impl Ids {
     }
 
     pub(super) fn allocate(&self) -> Result<i64, StoreError> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        // Acquire: whoever sees the bound sees that it is durable.
-        if id < self.bound.load(Ordering::Acquire) {
-            return Ok(id);
-        }
-        self.next.fetch_sub(1, Ordering::Relaxed);
-        Err(StoreError::Refused("no ids are reserved".to_owned()))
+        // Acquire: whoever sees the bound sees that it is durable. Taken and given back, a number could go out twice.
+        let bound = self.bound.load(Ordering::Acquire);
+        self.next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < bound).then_some(next + 1))
+            .map_err(|_| StoreError::Refused("no ids are reserved".to_owned()))
     }
 
     /// The bound that the next commit should make durable, once half of the block is used.

@@ -56,6 +56,29 @@ struct Line {
     mac: String,
 }
 
+/// How far a reading has come.
+struct Tip {
+    last: u64,
+    chain: [u8; 32],
+    /// The last line's MAC was checked, and so all before it are bound.
+    vouched: bool,
+}
+
+struct Checked {
+    tip: Tip,
+    entry: LedgerEntry,
+}
+
+impl Tip {
+    const START: Self = Self { last: 0, chain: [0; 32], vouched: true };
+
+    fn vouched_for(self) -> Result<Self, StoreError> {
+        let Self { last, vouched, .. } = self;
+        let nobody = || StoreError::Refused(format!("no living epoch vouches for the erasure ledger's last entry {last}"));
+        if vouched { Ok(self) } else { Err(nobody()) }
+    }
+}
+
 /// The open ledger; owned by the writer.
 pub(super) struct Ledger {
     file: File,
@@ -75,13 +98,13 @@ impl Ledger {
             .open(path)
             .map_err(|source| StoreError::io("opening the erasure ledger", source))?;
         sync_folder(path)?;
-        let (mut last, mut chain, mut whole) = (0, [0; 32], 0);
+        let (mut tip, mut whole) = (Tip::START, 0);
         read_lines(&file, &mut |text, bytes| {
-            let (seq, next, _) = check_line(text, last, &chain, keyring)?;
-            (last, chain) = (seq, next);
+            tip = check_line(text, &tip, keyring)?.tip;
             whole += bytes;
             Ok(())
         })?;
+        let Tip { last, chain, .. } = tip.vouched_for()?;
         file.set_len(whole).map_err(|source| StoreError::io("cutting the erasure ledger's torn last line", source))?;
         file.seek(SeekFrom::End(0)).map_err(|source| StoreError::io("seeking in the erasure ledger", source))?;
         Ok(Self { file, last, chain })
@@ -130,15 +153,16 @@ impl Ledger {
 /// Every entry after `after`, in order, with its number; what a restored database has to apply.
 pub fn read_after(path: &Path, keyring: &Keyring, after: u64) -> Result<Vec<(u64, LedgerEntry)>, StoreError> {
     let file = File::open(path).map_err(|source| StoreError::io("opening the erasure ledger", source))?;
-    let (mut last, mut chain, mut found) = (0, [0; 32], Vec::new());
+    let (mut tip, mut found) = (Tip::START, Vec::new());
     read_lines(&file, &mut |text, _| {
-        let (seq, next, entry) = check_line(text, last, &chain, keyring)?;
-        (last, chain) = (seq, next);
-        if seq > after {
-            found.push((seq, entry));
+        let checked = check_line(text, &tip, keyring)?;
+        tip = checked.tip;
+        if tip.last > after {
+            found.push((tip.last, checked.entry));
         }
         Ok(())
     })?;
+    tip.vouched_for()?;
     Ok(found)
 }
 
@@ -157,10 +181,9 @@ fn read_lines(file: &File, each: &mut dyn FnMut(&str, u64) -> Result<(), StoreEr
 
 fn check_line(
     text: &str,
-    last: u64,
-    chain: &[u8; 32],
+    Tip { last, chain, .. }: &Tip,
     keyring: &Keyring,
-) -> Result<(u64, [u8; 32], LedgerEntry), StoreError> {
+) -> Result<Checked, StoreError> {
     let broken = || StoreError::Refused(format!("the erasure ledger is broken at its entry {}", last + 1));
     let line: Line = serde_json::from_str(text).map_err(|_| broken())?;
     let mut digest = [0; 16];
@@ -177,16 +200,16 @@ fn check_line(
         event,
     };
     let next = link(chain, line.seq, &entry);
-    if line.seq != last + 1 || line.chain != hex::encode(next) {
+    if line.seq != last + 1 || line.chain != hex::encode(next) || line.record != hex::encode(digest) {
         return Err(broken());
     }
-    // SECURITY: a destroyed epoch's MACs can be checked no more; the chain up to a living epoch's line still binds them.
-    if let Some(epoch) = keyring.epoch(Epoch(line.epoch))
-        && line.mac != hex::encode(head_mac(epoch, &next).as_bytes())
-    {
-        return Err(broken());
-    }
-    Ok((line.seq, next, entry))
+    let vouched = match keyring.epoch(Epoch(line.epoch)) {
+        Some(epoch) if line.mac == hex::encode(head_mac(epoch, &next).as_bytes()) => true,
+        // SECURITY: a destroyed epoch's MACs can be checked no more; the chain up to a living epoch's line still binds them.
+        None if line.epoch > 0 && keyring.epochs().all(|epoch| epoch.number().0 > line.epoch) => false,
+        Some(_) | None => return Err(broken()),
+    };
+    Ok(Checked { tip: Tip { last: line.seq, chain: next, vouched }, entry })
 }
 
 fn link(chain: &[u8; 32], seq: u64, entry: &LedgerEntry) -> [u8; 32] {

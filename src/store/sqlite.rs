@@ -161,7 +161,10 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 
 /// An SQLite error by its statement's name, never its text.
 fn sql(statement: &'static str, source: rusqlite::Error) -> StoreError {
-    if let rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..) = source {
+    if let rusqlite::Error::InvalidColumnType(..)
+    | rusqlite::Error::IntegralValueOutOfRange(..)
+    | rusqlite::Error::Utf8Error(..) = source
+    {
         return StoreError::Corrupt { table: statement, column: "of another type" };
     }
     match source.sqlite_error_code() {

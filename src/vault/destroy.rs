@@ -49,6 +49,13 @@ pub(crate) fn destroy_noted(
 ) -> Result<(), StoreError> {
     // The keys first: if anything below were ever split off, this would be the point of no return.
     tx.delete_deks_of(record.id)?;
+    // A key's `record` is only an index: what the authenticated rows name goes whatever that says.
+    let grants = tx.grants_of(record.id)?;
+    for dek in grants.iter().map(|grant| grant.dek).chain([record.dek]) {
+        if tx.dek(dek)?.is_some() {
+            tx.delete_dek(dek)?;
+        }
+    }
     tx.delete_sealed_of(record.id)?;
     tx.delete_grants_of(record.id)?;
     tx.blank_idempotency_of(record.id)?;
@@ -62,10 +69,15 @@ pub(crate) fn destroy_noted(
         tx.delete_dek(subject.dek)?;
         tx.delete_subject(subject.id)?;
     }
-    if let Some(cell) = cell {
-        tx.count(&record.tenant, record.class, &cell.country, cell.month)?;
+    match cell.map(|cell| tx.count(&record.tenant, record.class, &cell.country, cell.month)) {
+        // A counter that was altered must not keep records alive: the record goes uncounted, and reading the statistics says so.
+        Some(Err(StoreError::Tampered { table })) => {
+            tracing::error!(table, "a counter fails its authentication; a record is destroyed without being counted");
+            Ok(())
+        }
+        Some(counted) => counted,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 impl Vault {

@@ -35,7 +35,10 @@ impl Vault {
             // An erased record's keys are blanked, which is no refusal here: the erasure asked for has happened.
             match self.store().read(|view| Ok(once.before(view)))? {
                 Ok(_) | Err(Error::Erased) => {}
-                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+                Err(Error::KeyReused) => {
+                    return self.refuse(draft.clone(), RefusalCode::Conflict, Error::KeyReused).await;
+                }
+                Err(error) => return Err(error),
             }
             let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,

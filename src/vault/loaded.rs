@@ -11,7 +11,7 @@ use crate::audit::entry::SubjectTag;
 use crate::crypto::envelope::{Dek, Plaintext, Sealed, WrappedDek, open, unwrap};
 use crate::crypto::slot::{DekUse, Part, SealSlot};
 use crate::domain::field::FieldValue;
-use crate::domain::id::DekId;
+use crate::domain::id::{DekId, RecordId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Field;
@@ -86,7 +86,8 @@ impl Vault {
         subject: &SubjectRow,
         now: Timestamp,
     ) -> Result<SubjectTag, StoreError> {
-        let dek = view.dek(subject.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
+        let dek = view.dek(subject.dek)?.filter(|dek| dek.record == RecordId(0));
+        let dek = dek.ok_or(StoreError::Tampered { table: "dek" })?;
         let epoch = view.keyring().epoch(dek.epoch).ok_or(StoreError::Tampered { table: "dek" })?;
         let wrapped = WrappedDek::from_bytes(dek.wrapped);
         let key = unwrap(epoch, &subject.wrap_slot(dek.epoch), &wrapped).map_err(unopened("dek"))?;
@@ -111,7 +112,8 @@ impl Loaded {
 
     fn unwrap(&self, view: &View<'_>, id: DekId, dek_use: DekUse) -> Result<Dek, StoreError> {
         let missing = StoreError::Tampered { table: "dek" };
-        let Some(dek) = view.dek(id)? else { return Err(missing) };
+        // `record` is what destroying goes by; a key filed under another record would outlive its own.
+        let Some(dek) = view.dek(id)?.filter(|dek| dek.record == self.row.id) else { return Err(missing) };
         let Some(epoch) = view.keyring().epoch(dek.epoch) else { return Err(missing) };
         let slot = self.row.wrap_slot(dek.epoch, id, dek_use);
         unwrap(epoch, &slot, &WrappedDek::from_bytes(dek.wrapped)).map_err(unopened("dek"))

@@ -34,7 +34,9 @@ impl Mark {
         let now = clock.now();
         let fresh = State { mark: now, boot: clock.boot(), boot_id: clock.boot_id() };
         let state = match view.meta_i64("mark")? {
-            None => fresh,
+            None if view.audit_frontier()?.size() == 0 => fresh,
+            // Saved before the log's first entry: if it is gone, someone deleted it.
+            None => return Err(StoreError::Tampered { table: "meta" }),
             Some(mark) => State {
                 mark: Timestamp(mark),
                 boot: view.meta_i64("mark_boot")?.unwrap_or(fresh.boot),

@@ -41,7 +41,9 @@ impl Vault {
         match self.store().read(|view| Ok(once.before(view)))? {
             Ok(found) => Ok(found),
             Err(Error::Erased) => self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
-            Err(error) => self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+            Err(Error::KeyReused) => self.refuse(draft.clone(), RefusalCode::Conflict, Error::KeyReused).await,
+            // What was altered is logged as that, by who watches the use case.
+            Err(error) => Err(error),
         }
     }
 }

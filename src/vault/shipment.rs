@@ -117,20 +117,24 @@ impl Vault {
         let once = self.once(call, "revoke_shipment", &ask.key, &[&ask.grant.0.to_be_bytes()]);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            let before = self.store().read(|view| Ok(once.before(view)))?;
-            if let Err(error @ Error::KeyReused) = before {
-                return self.refuse(draft.clone(), RefusalCode::Conflict, error).await;
+            // An erased record's keys are blanked; then the grant is gone too, and unknown.
+            match self.store().read(|view| Ok(once.before(view)))? {
+                Ok(_) | Err(Error::Erased) => {}
+                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
             }
             // Another tenant's grant is as unknown as one that never was.
-            let grant = self.store().read(|view| view.grant(ask.grant))?;
-            let Some(grant) = grant.filter(|grant| grant.tenant == call.caller.tenant) else {
+            let found = self.store().read(|view| {
+                let Some(grant) = view.grant(ask.grant)? else { return Ok(None) };
+                let record = view.record(grant.record)?.ok_or(StoreError::Tampered { table: "shipment_grant" })?;
+                Ok(Some((grant, record)))
+            })?;
+            let Some((grant, record)) = found.filter(|(grant, _)| grant.tenant == call.caller.tenant) else {
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
             };
             if grant.ended_at.is_some() {
                 self.log(draft.clone().action(Action::Replay).done()).await?;
                 return Ok(());
             }
-            let Some(record) = self.store().read(|view| view.record(grant.record))? else { continue };
             let row = once.row(record.id, record.digest, vec![1], now)?;
             let entry = draft.clone().done();
             let write = move |tx: &mut Tx<'_>| {
@@ -196,6 +200,8 @@ pub(crate) fn end_grant(tx: &Tx<'_>, grant: &GrantRow, now: Timestamp) -> Result
     if tx.grant(grant.id)?.as_ref() != Some(grant) {
         return Err(StoreError::Raced);
     }
+    // The grant is as it was, so its key is there, unless someone else has taken it.
+    tx.dek(grant.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
     tx.delete_dek(grant.dek)?;
     tx.update_grant(&GrantRow { tag: None, ended_at: Some(now), serial: Vec::new(), ..grant.clone() })
 }

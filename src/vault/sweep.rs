@@ -9,7 +9,7 @@ use super::destroy::{Cell, destroy, destroy_noted};
 use super::loaded::{Found, Loaded};
 use super::once::WINDOW;
 use super::{Error, Vault};
-use crate::audit::entry::{Action, RefusalCode};
+use crate::audit::entry::{Action, Entry, RefusalCode};
 use crate::domain::id::RecordId;
 use crate::domain::time::{MINUTE, Timestamp};
 use crate::domain::vocabulary::EraseReason;
@@ -27,7 +27,7 @@ const SAVE: i64 = MINUTE;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Swept {
     pub destroyed: usize,
-    /// There was more than one chunk.
+    /// There was a whole chunk of something, so there may be more.
     pub more: bool,
 }
 
@@ -38,6 +38,9 @@ pub(crate) struct Progress {
     tampered: Mutex<BTreeSet<RecordId>>,
     saved: Mutex<Option<Timestamp>>,
 }
+
+/// A due record, where it is counted, and what the log will say.
+type Doomed = (RecordRow, Option<Cell>, Entry);
 
 impl Vault {
     /// One step: moves the mark, destroys one chunk of what is due by it, expires what has served its time.
@@ -58,11 +61,11 @@ impl Vault {
             }
         }
         let destroyed = self.destroy_all(due, mark).await?;
-        self.expire(mark).await?;
+        let expired_a_chunk = self.expire(mark).await?;
         if destroyed > 0 {
             self.truncate_log().await?;
         }
-        Ok(Swept { destroyed, more })
+        Ok(Swept { destroyed, more: more || expired_a_chunk })
     }
 
     /// Due records that were altered outside the vault and so cannot be judged.
@@ -125,7 +128,7 @@ impl Vault {
             return Ok(0);
         }
         let request = self.new_request();
-        let rows: Vec<(RecordRow, Option<Cell>, crate::audit::entry::Entry)> = due
+        let rows: Vec<Doomed> = due
             .into_iter()
             .map(|(loaded, cell)| {
                 let action = if cell.is_some() { Action::Desensitize } else { Action::Purge };
@@ -134,6 +137,25 @@ impl Vault {
                 (loaded.row, cell, entry)
             })
             .collect();
+        match self.destroy_together(rows.clone(), mark).await {
+            Err(Error::Tampered { .. }) => {}
+            answer => return answer,
+        }
+        // Something beside one of the records is spoiled (a key it was stored under, a counter): it holds no other back.
+        let mut destroyed = 0;
+        for row in rows {
+            let id = row.0.id;
+            match self.destroy_together(vec![row], mark).await {
+                Ok(count) => destroyed += count,
+                Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(destroyed)
+    }
+
+    /// All of them or none.
+    async fn destroy_together(&self, rows: Vec<Doomed>, mark: Timestamp) -> Result<usize, Error> {
         let write = move |tx: &mut Tx<'_>| {
             let mut destroyed = 0;
             for (record, cell, entry) in &rows {
@@ -174,12 +196,13 @@ impl Vault {
         Ok(())
     }
 
-    /// Idempotency keys and tombstones past their time.
-    async fn expire(&self, mark: Timestamp) -> Result<(), Error> {
+    /// Idempotency keys and tombstones past their time, a chunk of each; `true`: there may be more.
+    async fn expire(&self, mark: Timestamp) -> Result<bool, Error> {
+        let limit = CHUNK * 5;
         let write = move |tx: &mut Tx<'_>| {
-            tx.expire_idempotency(mark.plus(-WINDOW), CHUNK * 5)?;
-            tx.expire_tombstones(mark, CHUNK * 5)?;
-            Ok(())
+            let keys = tx.expire_idempotency(mark.plus(-WINDOW), limit)?;
+            let tombstones = tx.expire_tombstones(mark, limit)?;
+            Ok(keys == limit || tombstones == limit)
         };
         Ok(self.store().run("expire", write).await?)
     }

@@ -203,7 +203,12 @@ impl Vault {
     async fn replay(&self, draft: &Draft, row: &IdempotencyRow) -> Result<Token, Error> {
         let now = self.now();
         let found = self.store().read(|view| {
-            let Found::Live(loaded) = self.find(view, &row.token, now)? else { return Ok(None) };
+            let loaded = match self.find(view, &row.token, now)? {
+                Found::Live(loaded) => loaded,
+                Found::Erased(_) => return Ok(None),
+                // A tombstone outlives the key by far.
+                Found::Unknown => return Err(StoreError::Tampered { table: "record" }),
+            };
             let key = loaded.key(view)?;
             let bytes = loaded.open_part(view, &key, Part::Token)?;
             let bytes = bytes.expose().try_into().map_err(|_| StoreError::Tampered { table: "sealed" })?;

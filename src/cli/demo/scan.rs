@@ -93,7 +93,7 @@ fn forms(text: &str) -> BTreeSet<(Form, String)> {
 
 /// The value behind `before` other bytes.
 fn padded(text: &str, before: usize) -> Vec<u8> {
-    [&[0; 3][..before.min(3)], text.as_bytes()].concat()
+    [vec![0; before].as_slice(), text.as_bytes()].concat()
 }
 
 /// The characters of `encoded` that hold bits of the value alone, and so are the same in whatever stands around it.

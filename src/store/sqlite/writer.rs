@@ -92,7 +92,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let ledger = Ledger::open(&paths.ledger, &keyring)?;
         let poison = Arc::new(OnceLock::new());
-        let (frontier, bound) = recover(&connection, &keyring, &ledger)?;
+        let (frontier, bound, fresh) = recover(&connection, &keyring, &ledger)?;
         let ids = Arc::new(Ids::from(bound));
         let (jobs, queue) = sync_channel(QUEUE);
         let mut state = State {
@@ -105,6 +105,9 @@ impl Writer {
             ids: Arc::clone(&ids),
             truncate_owed: false,
         };
+        if fresh {
+            state.put_meta("ledger_applied", 0_i64.to_le_bytes().to_vec())?;
+        }
         // An empty commit reserves the first ids, and shows that the disk takes writes.
         state.try_commit(&mut [])?;
         let thread = std::thread::Builder::new()
@@ -335,11 +338,26 @@ impl State {
 }
 
 /// Checks that what the database remembers of the log and the ledger agrees with what they are; answers the log's frontier
-/// and the first id that nobody can have.
-fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<(Frontier, i64), StoreError> {
+/// the first id that nobody can have, and whether this store is new.
+fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<(Frontier, i64, bool), StoreError> {
     let rows = Reader { connection };
     let tx = Tx::new(&rows, &rows, keyring);
-    let applied = tx.meta_i64("ledger_applied")?.unwrap_or(0);
+    let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
+    let newest: u32 = connection.query_row(newest, [], |row| row.get(0)).map_err(|source| sql("newest_epoch", source))?;
+    if newest > keyring.active().number().0 {
+        return Err(StoreError::Refused(format!(
+            "this database was written under epoch {newest}, which the keyring does not hold: it is an old copy, or another's"
+        )));
+    }
+    let last = last_head(connection)?;
+    // From the first entry of the log on, what the store remembers of itself is there; a row that is not was deleted.
+    let remembered = |key: &'static str, fresh: i64| match (tx.meta_i64(key)?, &last) {
+        (Some(value), _) => Ok(value),
+        (None, None) => Ok(fresh),
+        (None, Some(_)) => Err(StoreError::Refused(format!("the database has lost its own note of {key}"))),
+    };
+    remembered("keyring_generation", 0)?;
+    let applied = remembered("ledger_applied", 0)?;
     if u64::try_from(applied).unwrap_or(0) > ledger.last() {
         return Err(StoreError::Refused(format!(
             "the erasure ledger ends at entry {}, but this database has applied entry {applied}: the ledger was cut or \
@@ -349,14 +367,16 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     }
     let broken = || StoreError::Refused("the audit log's frontier does not fit its last head".to_owned());
     let frontier = tx.audit_frontier()?;
-    let text = "-- last_head\nSELECT size, root FROM audit_batch ORDER BY first DESC LIMIT 1";
-    let last: Option<(u64, [u8; 32])> =
-        rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
-            .map_err(|source| sql("last_head", source))?;
     match last {
         None if frontier.size() == 0 => {}
         Some((size, root)) if size == frontier.size() && root == frontier.root() => {}
         _ => return Err(broken()),
     }
-    Ok((frontier, tx.meta_i64("next_id")?.unwrap_or(1)))
+    Ok((frontier, remembered("next_id", 1)?, tx.meta_i64("ledger_applied")?.is_none()))
+}
+
+fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreError> {
+    let text = "-- last_head\nSELECT size, root FROM audit_batch ORDER BY first DESC LIMIT 1";
+    rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(|source| sql("last_head", source))
 }

@@ -1,0 +1,654 @@
+//! What every backend of the store must keep, said through `Store`, `Tx` and `View` alone. A backend is a way to open the same
+//! store again; each claim is one test of each backend.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use strongroom::audit::entry::{Action, Actor, Entry, RequestId, Verdict};
+use strongroom::audit::verify::{Verifier, unpack};
+use strongroom::crypto::entropy::OsEntropy;
+use strongroom::crypto::keyring::Keyring;
+use strongroom::crypto::mac::IndexTag;
+use strongroom::crypto::root::RootKey;
+use strongroom::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
+use strongroom::domain::time::{DAY, SimulatedClock, Timestamp};
+use strongroom::domain::token::TokenDigest;
+use strongroom::domain::vocabulary::{Class, EraseReason, Field};
+use strongroom::store::ledger::{LedgerEntry, LedgerEvent, read_after};
+use strongroom::store::rows::{DekRow, FieldSet, GrantRow, IdempotencyRow, RecordRow, SubjectRow, TombstoneRow};
+use strongroom::store::{LogVerdict, Store, StoreError, StorePaths, Tx, verify_log};
+use tempfile::TempDir;
+
+/// A place where one store lives.
+trait Backend {
+    fn open(&self) -> Result<Store, StoreError>;
+}
+
+struct Sqlite {
+    folder: TempDir,
+    keyring: Arc<Keyring>,
+}
+
+impl Sqlite {
+    fn new() -> Self {
+        let keyring = Keyring::create(&RootKey::generate(&OsEntropy), NOW, &OsEntropy);
+        Self { folder: tempfile::tempdir().unwrap(), keyring: Arc::new(keyring) }
+    }
+}
+
+impl Backend for Sqlite {
+    fn open(&self) -> Result<Store, StoreError> {
+        let folder = self.folder.path();
+        let paths = StorePaths { database: folder.join("vault.db"), ledger: folder.join("erasures.jsonl") };
+        Store::open(&paths, Arc::clone(&self.keyring), Arc::new(SimulatedClock::starting_at(NOW)))
+    }
+}
+
+macro_rules! contract {
+    ($($claim:ident)*) => {
+        mod sqlite {
+            $(#[test]
+            fn $claim() {
+                super::$claim(&super::Sqlite::new());
+            })*
+        }
+    };
+}
+
+contract! {
+    what_run_answered_is_there_after_reopening
+    a_closure_that_fails_leaves_nothing_and_sinks_none_of_its_neighbours
+    a_closure_sees_what_it_has_written_and_no_one_else_does_before_the_commit
+    a_second_row_where_one_may_be_is_raced
+    an_update_of_another_version_is_raced
+    deleting_what_is_not_there_is_raced
+    of_many_writers_of_one_version_exactly_one_succeeds
+    ids_grow_and_are_never_repeated
+    a_read_is_one_snapshot
+    audit_entries_live_and_die_with_their_closure
+    the_log_goes_on_after_reopening_and_verifies
+    the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure
+    a_second_holder_is_refused_until_the_first_is_gone
+    deleting_a_records_rows_leaves_its_neighbours_rows
+    blanking_forgets_the_requests_of_one_record_alone
+    a_grant_is_found_by_its_tag_until_it_ends
+    counts_are_of_what_is_there
+    statistics_count_by_cell
+    keys_and_tombstones_expire_after_their_time_and_not_before
+    due_records_come_oldest_first
+}
+
+const NOW: Timestamp = Timestamp(1_767_571_200_000_000);
+
+fn tenant() -> TenantId {
+    "kitchenware".parse().unwrap()
+}
+
+fn digest(n: i64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    bytes
+}
+
+fn record(id: i64) -> RecordRow {
+    RecordRow {
+        id: RecordId(id),
+        tenant: tenant(),
+        digest: TokenDigest(digest(id)),
+        subject: SubjectId(id + 1_000_000),
+        class: Class::Order,
+        policy_version: PolicyVersion([7; 32]),
+        stored_at: NOW,
+        revision: Revision(1),
+        dek: DekId(id + 2_000_000),
+        fields: FieldSet::default().with(Field::Address),
+        facts: vec![1],
+        due: NOW.plus(DAY),
+        version: 1,
+    }
+}
+
+fn dek(id: i64, record: i64) -> DekRow {
+    DekRow { id: DekId(id), record: RecordId(record), epoch: Epoch(1), wrapped: vec![5; 60] }
+}
+
+fn subject(id: i64) -> SubjectRow {
+    SubjectRow {
+        id: SubjectId(id),
+        tenant: tenant(),
+        tag: IndexTag(digest(id)),
+        dek: DekId(id),
+        reference: vec![9; 80],
+        since: NOW,
+    }
+}
+
+fn grant(id: i64, record: i64) -> GrantRow {
+    GrantRow {
+        id: GrantId(id),
+        tenant: tenant(),
+        record: RecordId(record),
+        parcel: 0,
+        carrier: "swift".parse().unwrap(),
+        tag: Some(IndexTag(digest(id))),
+        not_before: NOW,
+        not_after: NOW.plus(DAY),
+        read_limit: 3,
+        reads: 0,
+        ended_at: None,
+        dek: DekId(id),
+        serial: vec![4; 80],
+    }
+}
+
+fn key(n: i64, record: i64, recorded_at: Timestamp) -> IdempotencyRow {
+    IdempotencyRow {
+        digest: digest(n),
+        request: [3; 16],
+        record: RecordId(record),
+        token: TokenDigest(digest(record)),
+        result: vec![1, 2, 3],
+        recorded_at,
+    }
+}
+
+fn tombstone(n: i64, until: Timestamp) -> TombstoneRow {
+    let (digest, class) = (TokenDigest(digest(n)), Class::Order);
+    TombstoneRow { digest, tenant: tenant(), class, reason: EraseReason::Minor, until }
+}
+
+fn entry(n: u8) -> Entry {
+    Entry {
+        at: NOW,
+        request: RequestId([n; 16]),
+        tenant: tenant(),
+        actor: Actor::Vault,
+        action: Action::Tokenize,
+        class: Some(Class::Order),
+        purpose: None,
+        verdict: Verdict::Done,
+        outcomes: Vec::new(),
+        subject: None,
+    }
+}
+
+fn erasure(n: i64) -> LedgerEntry {
+    LedgerEntry {
+        at: NOW,
+        tenant: tenant(),
+        record: TokenDigest(digest(n)),
+        event: LedgerEvent::Erased(EraseReason::Controller),
+    }
+}
+
+/// A closure's own refusal, told apart from the store's.
+fn refusal() -> StoreError {
+    StoreError::Refused("the closure's own".to_owned())
+}
+
+fn write<T: Send + 'static>(store: &Store, work: impl Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static) -> T {
+    store.run_blocking("test", work).unwrap()
+}
+
+fn is_raced<T>(store: &Store, work: impl Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static) -> bool
+where
+    T: Send + 'static,
+{
+    matches!(store.run_blocking("test", work), Err(StoreError::Raced))
+}
+
+/// Submits all at once, so that they share commits, and answers what each was told.
+fn at_once<T, F>(store: &Store, works: Vec<F>) -> Vec<Result<T, StoreError>>
+where
+    T: Send + 'static,
+    F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let all = works.into_iter().map(|work| store.run("test", work));
+    runtime.block_on(futures_util::future::join_all(all))
+}
+
+fn what_run_answered_is_there_after_reopening(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let answer = write(&store, |tx| {
+        tx.insert_record(&record(1))?;
+        tx.insert_dek(&dek(1, 1))?;
+        tx.put_sealed(RecordId(1), 3, &[8; 100])?;
+        tx.insert_subject(&subject(1))?;
+        tx.insert_grant(&grant(1, 1))?;
+        tx.insert_idempotency(&key(1, 1, NOW))?;
+        tx.put_tombstone(&tombstone(9, NOW))?;
+        tx.set_meta_i64("mark", -5)?;
+        Ok("done")
+    });
+    assert_eq!(answer, "done");
+    drop(store);
+    let store = backend.open().unwrap();
+    store
+        .read(|view| {
+            assert_eq!(view.record(RecordId(1))?, Some(record(1)));
+            assert_eq!(view.record_by_digest(&record(1).digest)?, Some(record(1)));
+            assert_eq!(view.dek(DekId(1))?, Some(dek(1, 1)));
+            assert_eq!(view.sealed(RecordId(1), 3)?, Some(vec![8; 100]));
+            assert_eq!(view.subject(SubjectId(1))?, Some(subject(1)));
+            assert_eq!(view.subject_by_tag(&subject(1).tag)?, Some(subject(1)));
+            assert_eq!(view.grant(GrantId(1))?, Some(grant(1, 1)));
+            assert_eq!(view.idempotency(&digest(1))?, Some(key(1, 1, NOW)));
+            assert_eq!(view.tombstone(&TokenDigest(digest(9)))?, Some(tombstone(9, NOW)));
+            assert_eq!(view.meta_i64("mark")?, Some(-5));
+            assert_eq!(view.record(RecordId(2))?, None);
+            assert_eq!(view.meta_i64("another")?, None);
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn a_closure_that_fails_leaves_nothing_and_sinks_none_of_its_neighbours(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let fails = |n: i64| n % 3 == 0;
+    let works: Vec<_> = (1..=300)
+        .map(|n| {
+            move |tx: &mut Tx<'_>| {
+                tx.insert_record(&record(n))?;
+                tx.insert_dek(&dek(n, n))?;
+                tx.log(entry(1));
+                tx.note_erasure(erasure(n));
+                if n % 6 == 0 {
+                    // Fails by the store's own judgement: there is such a key already.
+                    tx.insert_dek(&dek(n, n))?;
+                }
+                if n % 3 == 0 { Err(refusal()) } else { Ok(n) }
+            }
+        })
+        .collect();
+    for (n, answer) in (1..).zip(at_once(&store, works)) {
+        match answer {
+            Ok(answered) => assert!(!fails(n) && answered == n),
+            Err(StoreError::Raced) => assert_eq!(n % 6, 0),
+            Err(StoreError::Refused(_)) => assert_eq!(n % 6, 3),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(store.poisoned(), None);
+    drop(store);
+    let store = backend.open().unwrap();
+    let (frontier, there) = store
+        .read(|view| {
+            let is_there = |n: i64| Ok((view.record(RecordId(n))?.is_some(), view.dek(DekId(n))?.is_some()));
+            Ok((view.audit_frontier()?.size(), (1..=300).map(is_there).collect::<Result<Vec<_>, StoreError>>()?))
+        })
+        .unwrap();
+    for (n, there) in (1..).zip(there) {
+        assert_eq!(there, (!fails(n), !fails(n)), "{n}");
+    }
+    assert_eq!(frontier, 200);
+    assert_eq!(read_after(&store.paths().ledger, store.keyring(), 0).unwrap().len(), 200);
+}
+
+fn a_closure_sees_what_it_has_written_and_no_one_else_does_before_the_commit(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let other = store.clone();
+    let seen = write(&store, move |tx| {
+        tx.insert_record(&record(1))?;
+        let outside = other.read(|view| view.record(RecordId(1)))?;
+        Ok((tx.record(RecordId(1))?, outside))
+    });
+    assert_eq!(seen, (Some(record(1)), None));
+    assert!(store.read(|view| view.record(RecordId(1))).unwrap().is_some());
+}
+
+fn a_second_row_where_one_may_be_is_raced(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        tx.insert_record(&record(1))?;
+        tx.insert_dek(&dek(1, 1))?;
+        tx.insert_subject(&subject(1))?;
+        tx.insert_grant(&grant(1, 1))?;
+        tx.insert_idempotency(&key(1, 1, NOW))
+    });
+    assert!(is_raced(&store, |tx| tx.insert_record(&record(1))));
+    assert!(is_raced(&store, |tx| tx.insert_record(&RecordRow { id: RecordId(2), ..record(1) })), "same digest");
+    assert!(is_raced(&store, |tx| tx.insert_dek(&dek(1, 2))));
+    assert!(is_raced(&store, |tx| tx.insert_subject(&SubjectRow { id: SubjectId(2), ..subject(1) })), "same tag");
+    assert!(is_raced(&store, |tx| tx.insert_grant(&GrantRow { id: GrantId(2), ..grant(1, 1) })), "same tag");
+    assert!(is_raced(&store, |tx| tx.insert_idempotency(&key(1, 2, NOW))));
+    write(&store, |tx| tx.insert_record(&record(2)));
+}
+
+fn an_update_of_another_version_is_raced(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let at_version = |version| RecordRow { version, facts: vec![2], ..record(1) };
+    write(&store, |tx| tx.insert_record(&record(1)));
+    for version in [1, 3, u64::from(u32::MAX)] {
+        assert!(is_raced(&store, move |tx| tx.update_record(&at_version(version))), "{version}");
+    }
+    assert_eq!(store.read(|view| view.record(RecordId(1))).unwrap(), Some(record(1)));
+    write(&store, move |tx| tx.update_record(&at_version(2)));
+    assert!(is_raced(&store, move |tx| tx.update_record(&at_version(2))), "a second time");
+    assert_eq!(store.read(|view| view.record(RecordId(1))).unwrap(), Some(at_version(2)));
+    assert_eq!(store.read(|view| view.record_version(RecordId(1))).unwrap(), Some(2));
+    assert!(is_raced(&store, |tx| tx.update_record(&RecordRow { version: 2, ..record(7) })), "no such record");
+}
+
+fn deleting_what_is_not_there_is_raced(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    assert!(is_raced(&store, |tx| tx.delete_record(RecordId(1))));
+    assert!(is_raced(&store, |tx| tx.delete_dek(DekId(1))));
+    assert!(is_raced(&store, |tx| tx.delete_sealed(RecordId(1), 3)));
+    assert!(is_raced(&store, |tx| tx.delete_subject(SubjectId(1))));
+    assert!(is_raced(&store, |tx| tx.update_grant(&grant(1, 1))));
+    let none = write(&store, |tx| {
+        Ok((tx.delete_deks_of(RecordId(1))?, tx.delete_sealed_of(RecordId(1))?, tx.delete_grants_of(RecordId(1))?))
+    });
+    assert_eq!(none, (0, 0, 0), "what may be any number may be none");
+}
+
+fn of_many_writers_of_one_version_exactly_one_succeeds(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| tx.insert_record(&record(1)));
+    for round in 2..10 {
+        let works: Vec<_> = (0..20)
+            .map(|writer| {
+                move |tx: &mut Tx<'_>| {
+                    tx.update_record(&RecordRow { version: round, facts: vec![writer], ..record(1) })?;
+                    Ok(writer)
+                }
+            })
+            .collect();
+        let (won, lost): (Vec<_>, Vec<_>) = at_once(&store, works).into_iter().partition(Result::is_ok);
+        assert!(lost.into_iter().all(|answer| matches!(answer, Err(StoreError::Raced))));
+        let [Ok(winner)] = won.as_slice() else { panic!("{} writers won", won.len()) };
+        let row = store.read(|view| view.record(RecordId(1))).unwrap().unwrap();
+        assert_eq!((row.version, row.facts), (round, vec![*winner]));
+    }
+}
+
+fn ids_grow_and_are_never_repeated(backend: &dyn Backend) {
+    let mut all = BTreeSet::new();
+    for _ in 0..3 {
+        let store = backend.open().unwrap();
+        let before = all.last().copied().unwrap_or(0);
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let store = store.clone();
+                std::thread::spawn(move || (0..5_000).map(|_| store.allocate().unwrap()).collect::<Vec<i64>>())
+            })
+            .collect();
+        for thread in threads {
+            let ids = thread.join().unwrap();
+            assert!(ids.is_sorted() && ids[0] > before, "grow, restarts included");
+            assert!(ids.into_iter().all(|id| all.insert(id)), "never repeated");
+        }
+    }
+}
+
+fn a_read_is_one_snapshot(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| tx.insert_record(&record(1)));
+    let changed = RecordRow { version: 2, due: NOW, ..record(1) };
+    let (before, after) = store
+        .read(|view| {
+            let before = view.record(RecordId(1))?;
+            let next = changed.clone();
+            write(&store, move |tx| {
+                tx.update_record(&next)?;
+                tx.insert_record(&record(2))
+            });
+            assert_eq!(view.record(RecordId(2))?, None);
+            assert_eq!(view.counts(NOW)?.records, 1);
+            Ok((before, view.record(RecordId(1))?))
+        })
+        .unwrap();
+    assert_eq!((before, after), (Some(record(1)), Some(record(1))));
+    assert_eq!(store.read(|view| view.record(RecordId(1))).unwrap(), Some(changed));
+}
+
+/// Every entry of the log, after its heads were checked against the tree, the keyring and the frontier.
+fn verified(store: &Store) -> Vec<Entry> {
+    let (mut verifier, mut entries) = (Verifier::new(None), Vec::new());
+    store
+        .audit_batches(&mut |batch, stamp| {
+            assert!(stamp.fits(store.keyring(), &batch.head));
+            verifier.follow(&batch, true).unwrap();
+            entries.extend(unpack(&batch.entries).unwrap());
+            true
+        })
+        .unwrap();
+    let (told, frontier) = (verifier.finish().unwrap(), store.read(|view| view.audit_frontier()).unwrap());
+    assert_eq!((told.entries, told.root), (frontier.size(), frontier.root()));
+    entries
+}
+
+fn audit_entries_live_and_die_with_their_closure(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    assert_eq!(verified(&store), []);
+    let seen = store.clone();
+    write(&store, move |tx| {
+        tx.log(entry(1));
+        tx.log(entry(2));
+        assert_eq!(seen.read(|view| Ok(view.audit_frontier()?.size()))?, 0, "not before the commit");
+        Ok(())
+    });
+    assert_eq!(verified(&store), [entry(1), entry(2)]);
+    let failed = store.run_blocking("test", |tx| -> Result<(), StoreError> {
+        tx.log(entry(3));
+        Err(refusal())
+    });
+    assert!(matches!(failed, Err(StoreError::Refused(_))));
+    assert_eq!(verified(&store), [entry(1), entry(2)]);
+    write(&store, |tx| tx.insert_record(&record(1)));
+    assert_eq!(verified(&store).len(), 2, "a write that logs nothing adds nothing");
+}
+
+fn the_log_goes_on_after_reopening_and_verifies(backend: &dyn Backend) {
+    let mut expected = Vec::new();
+    let mut database = None;
+    for round in 0..4 {
+        let store = backend.open().unwrap();
+        let works: Vec<_> = (0..=round * 7)
+            .map(|n| {
+                move |tx: &mut Tx<'_>| {
+                    tx.log(entry(n));
+                    Ok(n)
+                }
+            })
+            .collect();
+        let answers = at_once(&store, works).into_iter().map(|answer| entry(answer.unwrap()));
+        expected.extend(answers);
+        assert_eq!(verified(&store), expected);
+        database = Some((store.paths().database.clone(), Arc::clone(store.keyring())));
+    }
+    let (database, keyring) = database.unwrap();
+    let verdict = verify_log(&database, Some(&keyring), None).unwrap();
+    assert!(matches!(verdict, LogVerdict::Sound(told) if told.entries == expected.len() as u64), "{verdict:?}");
+}
+
+fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let told = |store: &Store| read_after(&store.paths().ledger, store.keyring(), 0).unwrap();
+    for n in 1..=5 {
+        write(&store, move |tx| {
+            tx.note_erasure(erasure(n));
+            Ok(())
+        });
+        assert_eq!(told(&store).last(), Some(&(n.cast_unsigned(), erasure(n))));
+        assert_eq!(store.read(|view| view.meta_i64("ledger_applied")).unwrap(), Some(n));
+        let failed = store.run_blocking("test", |tx| -> Result<(), StoreError> {
+            tx.note_erasure(erasure(99));
+            Err(refusal())
+        });
+        assert!(failed.is_err());
+    }
+    assert_eq!(told(&store).len(), 5);
+    drop(store);
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        tx.note_erasure(LedgerEntry { event: LedgerEvent::Superseded(Revision(2)), ..erasure(6) });
+        Ok(())
+    });
+    assert_eq!(told(&store).len(), 6);
+    let last = read_after(&store.paths().ledger, store.keyring(), 5).unwrap();
+    assert_eq!((last.len(), last[0].0, &last[0].1.event), (1, 6, &LedgerEvent::Superseded(Revision(2))));
+}
+
+fn a_second_holder_is_refused_until_the_first_is_gone(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let clone = store.clone();
+    for _ in 0..2 {
+        let Err(StoreError::Refused(why)) = backend.open() else { panic!("two hold one store") };
+        assert!(why.contains("another process"), "{why}");
+    }
+    write(&store, |tx| tx.insert_record(&record(1)));
+    drop(store);
+    assert!(backend.open().is_err(), "a clone holds it too");
+    drop(clone);
+    assert!(backend.open().unwrap().read(|view| view.record(RecordId(1))).unwrap().is_some());
+}
+
+fn deleting_a_records_rows_leaves_its_neighbours_rows(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        for n in [1, 2] {
+            tx.insert_record(&record(n))?;
+            for of in 0..3_u8 {
+                tx.insert_dek(&dek(n * 10 + i64::from(of), n))?;
+                tx.put_sealed(RecordId(n), of, &[of])?;
+            }
+            tx.insert_grant(&grant(n * 10, n))?;
+            tx.insert_grant(&grant(n * 10 + 1, n))?;
+        }
+        Ok(())
+    });
+    let gone = write(&store, |tx| {
+        tx.delete_sealed(RecordId(1), 0)?;
+        let gone =
+            (tx.delete_deks_of(RecordId(1))?, tx.delete_sealed_of(RecordId(1))?, tx.delete_grants_of(RecordId(1))?);
+        tx.delete_record(RecordId(1))?;
+        Ok(gone)
+    });
+    assert_eq!(gone, (3, 2, 2));
+    store
+        .read(|view| {
+            assert_eq!(view.record(RecordId(1))?, None);
+            assert_eq!(view.grants_of(RecordId(1))?, []);
+            assert_eq!(view.record(RecordId(2))?, Some(record(2)));
+            assert_eq!(view.grants_of(RecordId(2))?, [grant(20, 2), grant(21, 2)]);
+            for of in 0..3_u8 {
+                assert_eq!(view.dek(DekId(10 + i64::from(of)))?, None);
+                assert_eq!(view.sealed(RecordId(1), of)?, None);
+                assert_eq!(view.dek(DekId(20 + i64::from(of)))?, Some(dek(20 + i64::from(of), 2)));
+                assert_eq!(view.sealed(RecordId(2), of)?, Some(vec![of]));
+            }
+            assert!(view.subject_has_records(record(2).subject)?);
+            assert!(!view.subject_has_records(record(1).subject)?);
+            Ok(())
+        })
+        .unwrap();
+    write(&store, |tx| tx.put_sealed(RecordId(2), 1, b"anew"));
+    assert_eq!(store.read(|view| view.sealed(RecordId(2), 1)).unwrap(), Some(b"anew".to_vec()));
+}
+
+fn blanking_forgets_the_requests_of_one_record_alone(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        for n in 1..=4 {
+            tx.insert_idempotency(&key(n, n % 2, NOW))?;
+        }
+        tx.blank_idempotency_of(RecordId(1))
+    });
+    let blank = |n| IdempotencyRow { request: [0; 16], result: Vec::new(), ..key(n, 1, NOW) };
+    let rows = store.read(|view| (1..=4).map(|n| Ok(view.idempotency(&digest(n))?.unwrap())).collect());
+    let rows: Vec<IdempotencyRow> = rows.unwrap();
+    assert_eq!(rows, [blank(1), key(2, 0, NOW), blank(3), key(4, 0, NOW)]);
+}
+
+fn a_grant_is_found_by_its_tag_until_it_ends(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        tx.insert_grant(&grant(1, 1))?;
+        tx.insert_grant(&grant(2, 1))
+    });
+    let by_tag = |store: &Store, id: i64| store.read(move |view| view.grant_by_tag(&IndexTag(digest(id)))).unwrap();
+    let read = GrantRow { reads: 2, ..grant(1, 1) };
+    let next = read.clone();
+    write(&store, move |tx| tx.update_grant(&next));
+    assert_eq!(by_tag(&store, 1), Some(read));
+    let ended = |id| GrantRow { tag: None, ended_at: Some(NOW), serial: Vec::new(), ..grant(id, 1) };
+    write(&store, move |tx| {
+        tx.update_grant(&ended(1))?;
+        tx.update_grant(&ended(2))
+    });
+    assert_eq!((by_tag(&store, 1), by_tag(&store, 2)), (None, None), "any number of grants may have no tag");
+    assert_eq!(store.read(|view| view.grants_of(RecordId(1))).unwrap(), [ended(1), ended(2)]);
+}
+
+fn counts_are_of_what_is_there(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let counts = |store: &Store| store.read(|view| view.counts(NOW)).unwrap();
+    let empty = counts(&store);
+    assert_eq!((empty.records, empty.due, empty.oldest_due, empty.tombstones), (0, 0, None, 0));
+    write(&store, |tx| {
+        for n in 1..=5 {
+            tx.insert_record(&RecordRow { due: NOW.plus((n - 3) * DAY), ..record(n) })?;
+        }
+        tx.put_tombstone(&tombstone(1, NOW))?;
+        tx.put_tombstone(&tombstone(2, NOW))
+    });
+    let full = counts(&store);
+    assert_eq!((full.records, full.due, full.oldest_due, full.tombstones), (5, 3, Some(NOW.plus(-2 * DAY)), 2));
+}
+
+fn statistics_count_by_cell(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let cells = [("DE", 1), ("DE", 1), ("FR", 1), ("DE", 2), ("DE", 1), ("", 1)];
+    let works: Vec<_> = cells
+        .into_iter()
+        .map(|(country, month)| move |tx: &mut Tx<'_>| tx.count(&tenant(), Class::Order, country, month))
+        .collect();
+    at_once(&store, works).into_iter().for_each(|answer| answer.unwrap());
+    write(&store, |tx| tx.count(&"garden".parse().unwrap(), Class::Case, "DE", 1));
+    let found = store.read(|view| view.statistics(&tenant())).unwrap();
+    let found: Vec<_> = found.iter().map(|cell| (cell.country.as_str(), cell.month, cell.count)).collect();
+    assert_eq!(found, [("", 1, 1), ("DE", 1, 3), ("DE", 2, 1), ("FR", 1, 1)]);
+}
+
+fn keys_and_tombstones_expire_after_their_time_and_not_before(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        for n in 0..10 {
+            tx.insert_idempotency(&key(n, 1, NOW.plus(n)))?;
+            tx.put_tombstone(&tombstone(n, NOW.plus(n)))?;
+        }
+        Ok(())
+    });
+    let expire = |limit| {
+        move |tx: &mut Tx<'_>| {
+            Ok((tx.expire_idempotency(NOW.plus(5), limit)?, tx.expire_tombstones(NOW.plus(5), limit)?))
+        }
+    };
+    assert_eq!(write(&store, expire(3)), (3, 3), "no more than were asked for");
+    assert_eq!(write(&store, expire(100)), (2, 2));
+    assert_eq!(write(&store, expire(100)), (0, 0), "nothing whose time has only just come");
+    let left = store.read(|view| {
+        let left =
+            |n: i64| Ok((view.idempotency(&digest(n))?.is_some(), view.tombstone(&TokenDigest(digest(n)))?.is_some()));
+        (0..10).map(left).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let expected: Vec<_> = (0..10).map(|n| (n >= 5, n >= 5)).collect();
+    assert_eq!(left.unwrap(), expected);
+}
+
+fn due_records_come_oldest_first(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        for (id, due) in [(1, 4), (2, 0), (3, -7), (4, 1), (5, -2)] {
+            tx.insert_record(&RecordRow { due: NOW.plus(due), ..record(id) })?;
+        }
+        Ok(())
+    });
+    let due = |limit| store.read(move |view| view.records_due(NOW, limit)).unwrap();
+    assert_eq!(due(10), [RecordId(3), RecordId(5), RecordId(2)]);
+    assert_eq!(due(2), [RecordId(3), RecordId(5)]);
+}
