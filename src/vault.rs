@@ -99,11 +99,11 @@ impl Vault {
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
-            let entry = Draft::by_vault(&tenant, vault.new_request(), Action::Start, vault.now()).done();
-            vault.log(entry).await?;
+            let request = vault.new_request();
+            vault.log(Draft::by_vault(&tenant, request, Action::Start, vault.now()).done()).await?;
             if forged > 0 {
                 tracing::error!(forged, "enrolments fail their authentication and let nobody in: they were altered");
-                let entry = Draft::by_vault(&tenant, vault.new_request(), Action::Tamper, vault.now());
+                let entry = Draft::by_vault(&tenant, request, Action::Tamper, vault.now());
                 vault.log(entry.refused(RefusalCode::Tampered)).await?;
             }
         }
