@@ -82,12 +82,9 @@ impl Ask {
         Self { call: call.clone(), verb, about, now: vault.now() }
     }
 
-    /// Tells this request from every other. `request` must hold no personal data: the digest is not keyed.
+    /// Tells this request from every other of whoever asks. `request` must hold no personal data: the digest is not keyed.
     pub(crate) fn digest(&self, request: &Canonical) -> RequestDigest {
-        let whole = Canonical::new("strongroom/approval")
-            .bytes(self.call.caller.path().as_bytes())
-            .u8(self.verb as u8)
-            .bytes(request.as_bytes());
+        let whole = Canonical::new("strongroom/approval").u8(self.verb as u8).bytes(request.as_bytes());
         RequestDigest(Sha256::digest(whole.as_bytes()).into())
     }
 

@@ -3,6 +3,7 @@
 
 use super::approval::{Ask, Gate, Gated};
 use super::call::{Call, Draft};
+use super::mark::Mark;
 use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, RequestId, Whom};
 use crate::crypto::slot::Canonical;
@@ -241,6 +242,7 @@ pub fn enrol_on_the_machine(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     store.run_blocking("enrol_on_the_machine", move |tx| {
+        Mark::not_yet(tx)?;
         for OnTheMachine { id, issuer, pins } in callers.iter().cloned() {
             let known = tx.enrolment(&id)?.map(|known| known.version);
             let enrolment = Enrolment {
