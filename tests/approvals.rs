@@ -1,5 +1,10 @@
 //! Two people for what is dangerous: every way for one person to be two is refused, and an approval serves once, for the very
 //! request it was given for, in time.
+//!
+//! Faults planted once, each of which turned these tests or those of `policy::approval` red: self-approval; the table of roles,
+//! suspension, keys in use, keys in slots and lines of enrolment each not looked at; approvals without an end; an approval that
+//! serves again, for another request, for another asker, for an enrolment that has changed since, or without being judged again;
+//! MACs of approvals not checked.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,5 +1,10 @@
 //! A certificate alone lets nobody in: who is not enrolled, or enrolled otherwise, or suspended, is refused with the reason in the
 //! log; a change works on the very next message of a connection that lives.
+//!
+//! Faults planted once, each of which turned these tests or those of `policy::enrolment` red: every caller welcome; unknown names
+//! welcome; role, standing, suspended certificate, issuer and pins each not looked at; the issuer taken from the client's chain by
+//! its name; streams not asked again; a change kept out of memory, always or when its asker hangs up; anchors not asked; MACs of
+//! enrolments not checked; enrolling replaces; refusals logged without a bound.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
