@@ -36,7 +36,7 @@ pub use client::Failure;
 /// Strongroom keeps names, addresses and contacts behind tokens, gives every caller only the fields it may see, encrypts
 /// everything at rest, and destroys each record when its retention is over.
 ///
-/// Start here: `strongroom demo` shows the whole life of 5,000 orders; `strongroom dev` runs a server to play with and
+/// Start here: `strongroom demo` shows the whole life of a shop's orders; `strongroom dev` runs a server to play with and
 /// prints commands ready to paste.
 #[derive(Parser)]
 #[command(version, about, long_about, arg_required_else_help = true)]

@@ -6,6 +6,7 @@ mod caller_service;
 pub mod client;
 mod delivery_service;
 mod door;
+mod guard;
 pub mod identity;
 mod lifecycle_service;
 pub mod listener;
@@ -23,6 +24,7 @@ use tonic::service::Routes;
 use crate::domain::time::Clock;
 use crate::vault::Vault;
 use door::Door;
+use guard::Guarded;
 use proto::approval_service_server::ApprovalServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
@@ -33,25 +35,26 @@ use trust::Trust;
 
 /// The largest message taken: a page of 256 tokens or one record's fields is far below.
 const MAX_MESSAGE: usize = 256 * 1024;
+/// Where there are only keys, tokens and times.
+const MAX_SMALL_MESSAGE: usize = 8 * 1024;
 
 /// Every service of the vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
 pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Routes {
     let door = Arc::new(Door::new(vault, trust, clock));
-    let (health, serving) = tonic_health::server::health_reporter();
+    let (_always_serving, health) = tonic_health::server::health_reporter();
+    let tokens = TokenServiceServer::new(token_service::Tokens::new(Arc::clone(&door)));
+    let lifecycle = LifecycleServiceServer::new(lifecycle_service::Lifecycle::new(Arc::clone(&door)));
+    let deliveries = DeliveryServiceServer::new(delivery_service::Deliveries::new(Arc::clone(&door)));
+    let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
+    let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
+    let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
-    routes.add_service(serving);
-    let tokens = token_service::Tokens::new(Arc::clone(&door));
-    routes.add_service(TokenServiceServer::new(tokens).max_decoding_message_size(MAX_MESSAGE));
-    let lifecycle = lifecycle_service::Lifecycle::new(Arc::clone(&door));
-    routes.add_service(LifecycleServiceServer::new(lifecycle).max_decoding_message_size(MAX_MESSAGE));
-    let deliveries = delivery_service::Deliveries::new(Arc::clone(&door));
-    routes.add_service(DeliveryServiceServer::new(deliveries).max_decoding_message_size(MAX_MESSAGE));
-    let operations = operations_service::Operations::new(Arc::clone(&door));
-    routes.add_service(OperationsServiceServer::new(operations).max_decoding_message_size(MAX_MESSAGE));
-    let callers = caller_service::Callers::new(Arc::clone(&door));
-    routes.add_service(CallerServiceServer::new(callers).max_decoding_message_size(MAX_MESSAGE));
-    let approvals = approval_service::Approvals::new(door);
-    routes.add_service(ApprovalServiceServer::new(approvals).max_decoding_message_size(MAX_MESSAGE));
-    drop(health);
+    routes.add_service(Guarded::new(health, &door));
+    routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
+    routes.add_service(Guarded::new(lifecycle.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(deliveries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

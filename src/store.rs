@@ -22,6 +22,7 @@ mod tx;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::audit::tree::Frontier;
 use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
 use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{Mac, head_mac, verify_head};
@@ -128,7 +129,7 @@ impl Store {
 
     /// Every audit batch in order, one in memory at a time, until `each` answers `false`.
     pub fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError> {
-        self.read(|view| view.audit_batches(each))
+        self.read(|view| view.audit_batches(0, usize::MAX >> 1, each))
     }
 
     /// Why the store refuses, if it does.
@@ -161,27 +162,45 @@ impl Store {
 /// Reads the whole audit log of a database, beside a running server or without one, and says where it first goes wrong.
 /// With the keyring, every head's MAC is checked too; `known` is a head from elsewhere that the log must lead to or past.
 pub fn verify_log(database: &Path, keyring: Option<&Keyring>, known: Option<Head>) -> Result<LogVerdict, StoreError> {
-    sqlite::read_unheld(database, |reads| {
-        let mut verifier = Verifier::new(known);
-        let (mut batches, mut flaw) = (0, None);
-        reads.audit_batches(&mut |batch, stamp| {
-            let vouched = keyring.is_none_or(|keyring| stamp.fits(keyring, &batch.head));
-            flaw = verifier.follow(&batch, vouched).err();
-            batches += 1;
-            flaw.is_none()
-        })?;
-        let verified = match flaw.map_or_else(|| verifier.finish(), Err) {
-            Ok(verified) => verified,
-            Err(flaw) => return Ok(LogVerdict::Flawed(flaw)),
-        };
-        // The frontier is authenticated and goes with every commit: it knows of batches that were cut off at the end.
-        let frontier = keyring.map(|keyring| View::new(reads, keyring).audit_frontier()).transpose()?;
-        if frontier.is_some_and(|frontier| frontier.size() != verified.entries || frontier.root() != verified.root) {
-            return Ok(LogVerdict::Flawed(Flaw { batch: batches, entry: verified.entries, what: What::TailCut }));
+    let mut verifier = Verifier::new(known);
+    let (mut batches, mut next, mut flaw) = (0, 0, None);
+    loop {
+        // A page a snapshot: a long one would keep the write-ahead log from being truncated.
+        let page = sqlite::read_unheld(database, |reads| {
+            let mut read = 0;
+            reads.audit_batches(next, PAGE, &mut |batch, stamp| {
+                let vouched = keyring.is_none_or(|keyring| stamp.fits(keyring, &batch.head));
+                next = batch.head.size;
+                read += 1;
+                flaw = verifier.follow(&batch, vouched).err();
+                flaw.is_none()
+            })?;
+            // The frontier is authenticated and goes with every commit: it knows of batches that were cut off at the end.
+            let last = read < PAGE;
+            let frontier = keyring.filter(|_| last).map(|keyring| View::new(reads, keyring).audit_frontier());
+            Ok((read, last, frontier.transpose()?))
+        });
+        let (read, last, frontier) = page?;
+        batches += read as u64;
+        if let Some(flaw) = flaw {
+            return Ok(LogVerdict::Flawed(flaw));
         }
-        Ok(LogVerdict::Sound(verified))
-    })
+        if last {
+            let verified = match verifier.finish() {
+                Ok(verified) => verified,
+                Err(flaw) => return Ok(LogVerdict::Flawed(flaw)),
+            };
+            let fits = |frontier: &Frontier| frontier.size() == verified.entries && frontier.root() == verified.root;
+            if frontier.is_some_and(|frontier| !fits(&frontier)) {
+                return Ok(LogVerdict::Flawed(Flaw { batch: batches, entry: verified.entries, what: What::TailCut }));
+            }
+            return Ok(LogVerdict::Sound(verified));
+        }
+    }
 }
+
+/// Batches of the log read in one snapshot.
+const PAGE: usize = 1_000;
 
 /// What reading the whole log has found.
 #[derive(Debug)]

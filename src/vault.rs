@@ -33,8 +33,8 @@ use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::retention::Policy;
-use crate::store::Store;
-use crate::store::rows::StatisticRow;
+use crate::store::rows::{RecordRow, StatisticRow};
+use crate::store::{Store, StoreError, Tx};
 
 pub use approval::{Gated, Pending, Word};
 pub use call::Call;
@@ -80,6 +80,8 @@ pub struct Vault {
 
 struct Inner {
     parts: Parts,
+    /// Every policy that a record was collected under, by version.
+    kept_policies: BTreeMap<[u8; 32], Policy>,
     mark: Mark,
     started_at: Timestamp,
     sweeper: sweep::Progress,
@@ -91,9 +93,10 @@ impl Vault {
     pub async fn open(parts: Parts) -> Result<Self, Error> {
         let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
         let started_at = parts.clock.now();
+        let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
         let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, mark, started_at, sweeper, roster }) };
+        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;
@@ -151,6 +154,12 @@ impl Vault {
         self.store().keyring()
     }
 
+    /// The policy a record was collected under: later files speak of later records.
+    fn policy_of(&self, record: &RecordRow) -> Result<&Policy, StoreError> {
+        let missing = StoreError::Corrupt { table: "policy", column: "version" };
+        self.inner.kept_policies.get(&record.policy_version.0).ok_or(missing)
+    }
+
     /// The tenant's rules for a class; a class the tenant does not keep is named.
     fn policy(&self, tenant: &TenantId, class: Class) -> Result<&Policy, Error> {
         let policy = self.inner.parts.policies.get(tenant).ok_or(Error::NotFound)?;
@@ -159,7 +168,7 @@ impl Vault {
 
     /// Appends one entry; answers once it is on disk.
     async fn log(&self, entry: Entry) -> Result<(), Error> {
-        let write = move |tx: &mut crate::store::Tx<'_>| {
+        let write = move |tx: &mut Tx<'_>| {
             tx.log(entry.clone());
             Ok(())
         };
@@ -185,4 +194,19 @@ impl Vault {
         }
         answer
     }
+}
+
+/// Keeps the configured policies beside the records, and reads back all that were ever kept.
+async fn keep_policies(parts: &Parts) -> Result<BTreeMap<[u8; 32], Policy>, Error> {
+    let configured: Vec<_> =
+        parts.policies.values().map(|policy| (policy.version(), policy.text().to_owned())).collect();
+    let keep = move |tx: &mut Tx<'_>| configured.iter().try_for_each(|(version, text)| tx.put_policy(version, text));
+    parts.store.run("keep_policies", keep).await?;
+    let mut kept = BTreeMap::new();
+    for (version, text) in parts.store.read(|view| view.policies())? {
+        // The hash says that it is the text that was kept; if this build cannot read it, it must not judge by another.
+        let policy = Policy::parse(&text).ok().filter(|policy| policy.version() == version);
+        kept.insert(version.0, policy.ok_or(Error::Tampered { table: "policy" })?);
+    }
+    Ok(kept)
 }

@@ -338,7 +338,7 @@ async fn a_revoked_certificate_is_refused_fresh_and_its_neighbour_passes() {
     let vault = Vault::start();
     let revoked = vault.good();
     write_crl(&vault.path("pki/crl.pem"), &vault.authority, std::slice::from_ref(&revoked.serial), now().plus(DAY), 2);
-    vault.trust.reload().unwrap();
+    vault.trust.reload(SystemClock::new().now()).unwrap();
     assert_eq!(vault.reasons_against(&revoked).await, ["revoked"]);
     vault.call(&vault.good()).await.unwrap();
 }
@@ -348,7 +348,7 @@ async fn a_stale_revocation_list_refuses_everyone_until_a_fresh_one_comes() {
     let vault = Vault::start_with(quick(), -SECOND);
     assert_eq!(vault.reasons_against(&vault.good()).await, ["stale_crl"]);
     write_crl(&vault.path("pki/crl.pem"), &vault.authority, &[], now().plus(DAY), 2);
-    vault.trust.reload().unwrap();
+    vault.trust.reload(SystemClock::new().now()).unwrap();
     vault.call(&vault.good()).await.unwrap();
 }
 
@@ -437,7 +437,7 @@ async fn a_revoked_certificate_ends_a_live_connection() {
     check(&revoked).await.unwrap();
     write_crl(&vault.path("pki/crl.pem"), &vault.authority, &[bad.serial], now().plus(DAY), 2);
     check(&revoked).await.unwrap();
-    assert_eq!(vault.trust.reload().unwrap(), 2);
+    assert_eq!(vault.trust.reload(SystemClock::new().now()).unwrap(), 2);
     for _ in 0..3 {
         assert!(check(&revoked).await.unwrap_err().contains("refused"));
     }
@@ -453,7 +453,7 @@ async fn a_removed_ca_ends_a_live_connection() {
     let successor = Authority::mint("the next CA", now()).unwrap();
     write_private(&vault.path("pki/ca.pem"), successor.cert_pem().as_bytes()).unwrap();
     write_crl(&vault.path("pki/crl.pem"), &successor, &[], now().plus(DAY), 1);
-    vault.trust.reload().unwrap();
+    vault.trust.reload(SystemClock::new().now()).unwrap();
     assert!(check(&channel).await.unwrap_err().contains("refused"));
     assert_eq!(log::settled().await, ["unknown_issuer"]);
 
@@ -475,7 +475,7 @@ async fn a_revocation_list_that_goes_stale_stops_a_live_connection_until_a_fresh
     assert!(check(&channel).await.unwrap_err().contains("refused"));
     assert_eq!(log::settled().await, ["stale_crl"]);
     write_crl(&vault.path("pki/crl.pem"), &vault.authority, &[], now().plus(DAY), 2);
-    vault.trust.reload().unwrap();
+    vault.trust.reload(SystemClock::new().now()).unwrap();
     check(&channel).await.unwrap();
 }
 
@@ -506,13 +506,13 @@ async fn a_bad_reload_keeps_the_trust_in_use() {
         let path = vault.path("pki").join(name);
         let before = std::fs::read(&path).unwrap();
         write_private(&path, content.as_bytes()).unwrap();
-        let error = vault.trust.reload().unwrap_err();
+        let error = vault.trust.reload(SystemClock::new().now()).unwrap_err();
         assert!(expected(&error), "{name}: {error}");
         write_private(&path, &before).unwrap();
         check(&channel).await.unwrap();
         vault.call(&vault.good()).await.unwrap();
     }
-    assert_eq!(vault.trust.reload().unwrap(), 2);
+    assert_eq!(vault.trust.reload(SystemClock::new().now()).unwrap(), 2);
     assert!(log::take().is_empty());
 }
 

@@ -233,6 +233,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::Expired
         | R::TooLate => true,
         R::Unspecified
+        | R::Malformed
         | R::NotFound
         | R::RoleNotAllowed
         | R::IdentityRefused

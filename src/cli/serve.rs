@@ -182,7 +182,7 @@ impl Running {
 
     /// Reads certificates and revocation lists again; on any error the set in use stays.
     pub fn reload(&self) {
-        match self.trust.reload() {
+        match self.trust.reload(SystemClock::new().now()) {
             Ok(generation) => tracing::info!(generation, "certificates and revocation lists were read again"),
             Err(error) => {
                 let reason = told(&error);
@@ -264,7 +264,7 @@ fn sweep(vault: &Vault, interval: Duration, stop: &Stop) -> io::Result<()> {
             // Between two steps, never within one.
             tokio::select! {
                 biased;
-                () = &mut stopped => return,
+                () = &mut stopped => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
             pause = interval;
@@ -279,9 +279,12 @@ fn sweep(vault: &Vault, interval: Duration, stop: &Stop) -> io::Result<()> {
                 }
                 Err(error) => tracing::error!(reason = told(&error), "the sweeper could not destroy what is due"),
             }
+            if let Some(why) = vault.store().poisoned() {
+                // Whoever supervises us starts us again, and the start recovers.
+                return Err(io::Error::other(format!("the store refuses until a restart: {why}")));
+            }
         }
-    });
-    Ok(())
+    })
 }
 
 /// Refuses a root beside the database, unless that was allowed; then the operator's status says so.

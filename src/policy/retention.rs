@@ -18,6 +18,7 @@ pub use file::{PolicyError, Reason};
 pub struct Policy {
     id: String,
     version: PolicyVersion,
+    text: String,
     zone: TimeZone,
     classes: BTreeMap<Class, ClassRule>,
 }
@@ -87,6 +88,11 @@ impl Policy {
     /// SHA-256 of the file.
     pub fn version(&self) -> PolicyVersion {
         self.version
+    }
+
+    /// The file as it was read; kept with the records that live by it.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Where the shop's calendar hangs.

@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 
 use super::identity::Peer;
 use super::proto::annotations::METHODS;
-use super::status::{identity_refused, invalid_argument, role_not_allowed, status};
+use super::status::{identity_refused, invalid_argument, malformed, role_not_allowed, status};
 use super::trust::Trust;
 use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::caller::{Caller, Role};
@@ -34,26 +34,31 @@ impl Door {
         Self { vault, trust, clock }
     }
 
-    /// Admits the caller for one call. A live connection whose certificate has expired or was revoked since, or whose caller
-    /// was suspended since, is refused here.
+    /// Admits the caller for one call of this RPC.
     pub async fn enter<T>(&self, request: &Request<T>, rpc: Rpc) -> Result<Call, Status> {
         let peer = request.extensions().get::<Arc<Peer>>().ok_or_else(identity_refused)?;
-        let caller = self.admit(peer)?.clone();
-        let call = Call { caller, request: self.vault.new_request() };
+        let call = self.welcome(peer, rpc.path).await?;
+        if !may_call(call.caller.role, rpc.path) {
+            self.refused(&call, rpc, RefusalCode::Forbidden).await?;
+            return Err(role_not_allowed());
+        }
+        Ok(call)
+    }
+
+    /// Lets the caller in, whatever it may do here. A live connection whose certificate has expired or was revoked since, or
+    /// whose caller was suspended since, is refused here, and the log tells why.
+    pub async fn welcome(&self, peer: &Peer, path: &str) -> Result<Call, Status> {
+        let call = Call { caller: self.admit(peer)?.clone(), request: self.vault.new_request() };
         if !self.vault.serves(&call.caller.tenant) {
             tracing::info!(reason = "unknown_tenant", "a certificate speaks for a tenant that is not kept here");
             return Err(identity_refused());
         }
         if let Err(why) = self.vault.welcome(&call.caller) {
-            self.vault.turned_away(&call, rpc.action, why).await.map_err(|error| status(&error))?;
+            self.vault.turned_away(&call, action(path), why).await.map_err(|error| status(&error))?;
             return Err(identity_refused());
         }
         if peer.comes_in_first() {
             self.vault.saw(&call.caller, peer.good_until(), self.clock.now());
-        }
-        if !may_call(call.caller.role, rpc.path) {
-            self.refused(&call, rpc, RefusalCode::Forbidden).await?;
-            return Err(role_not_allowed());
         }
         Ok(call)
     }
@@ -73,7 +78,24 @@ impl Door {
         self.vault.refused(call, rpc.action, code).await.map_err(|error| status(&error))
     }
 
-    /// The same for every message of a stream, whose request is long gone.
+    /// The answer to a request that is none of our messages, too large, or did not arrive; logged like any other refusal.
+    pub async fn unreadable(&self, peer: &Peer, path: &str) -> Status {
+        let call = match self.welcome(peer, path).await {
+            Ok(call) => call,
+            Err(refused) => return refused,
+        };
+        let (code, told) = if may_call(call.caller.role, path) {
+            (RefusalCode::Invalid, malformed())
+        } else {
+            (RefusalCode::Forbidden, role_not_allowed())
+        };
+        match self.vault.refused(&call, action(path), code).await {
+            Ok(()) => told,
+            Err(error) => status(&error),
+        }
+    }
+
+    /// Whether the caller of a stream may go on: asked for every message, as its request is long gone.
     pub fn still_good(&self, peer: &Peer) -> Result<(), Status> {
         let caller = self.admit(peer)?;
         self.vault.welcome(caller).map_err(|why| {
@@ -94,6 +116,33 @@ impl Door {
 
     fn admit<'a>(&self, peer: &'a Peer) -> Result<&'a Caller, Status> {
         peer.admit(&self.trust, self.clock.now()).map_err(|_| identity_refused())
+    }
+}
+
+/// What the audit log calls the RPC of a path whose handler was not reached.
+fn action(path: &str) -> Action {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "Tokenize" | "TokenizeStream" => Action::Tokenize,
+        "Detokenize" | "BatchDetokenize" => Action::Detokenize,
+        "Correct" => Action::Correct,
+        "Erase" => Action::Erase,
+        "Describe" => Action::Describe,
+        "ReportEvent" => Action::ReportEvent,
+        "GrantShipment" => Action::GrantShipment,
+        "RevokeShipment" => Action::RevokeShipment,
+        "GetDelivery" => Action::GetDelivery,
+        "ConfirmDelivery" => Action::ConfirmDelivery,
+        "ConfirmClock" => Action::ConfirmClock,
+        "EnrolCaller" => Action::EnrolCaller,
+        "SuspendCaller" => Action::SuspendCaller,
+        "ResumeCaller" => Action::ResumeCaller,
+        "ReplacePins" => Action::ReplacePins,
+        "ListCallers" => Action::ListCallers,
+        "ListApprovals" => Action::ListApprovals,
+        "ShowApproval" => Action::ShowApproval,
+        "Approve" => Action::Approve,
+        "Reject" => Action::Reject,
+        _ => Action::Status,
     }
 }
 

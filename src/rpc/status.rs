@@ -42,6 +42,16 @@ pub(super) fn role_not_allowed() -> Status {
     detailed(Code::PermissionDenied, "the certificate's role may not call this", ErrorReason::RoleNotAllowed, None)
 }
 
+/// The bytes are none of our messages, too many, or did not arrive in time.
+pub(super) fn malformed() -> Status {
+    detailed(Code::InvalidArgument, "the request cannot be read", ErrorReason::Malformed, None)
+}
+
+/// Alive, but in no state to serve.
+pub(super) fn not_ready() -> Status {
+    detailed(Code::Unavailable, "the vault refuses until it is restarted", ErrorReason::Unavailable, None)
+}
+
 pub(super) fn invalid_argument(invalid: &FieldError) -> Status {
     detailed(Code::InvalidArgument, "the request is not valid", field_reason(invalid.reason), Some(invalid))
 }

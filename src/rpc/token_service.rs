@@ -93,6 +93,9 @@ impl TokenService for Tokens {
             .await?;
         let (mut good, mut places) = (Vec::new(), Vec::new());
         for ask in asks {
+            if ask.is_err() {
+                self.door.refused(&call, rpc!("BatchDetokenize", Detokenize), RefusalCode::Invalid).await?;
+            }
             places.push(ask.map(|ask| good.push(ask)));
         }
         let done = self.door.vault.batch_detokenize(&call, &good).await.map_err(|error| status(&error))?;

@@ -50,6 +50,8 @@ pub struct AnchorFile {
 pub enum TrustError {
     #[error("{path}: cannot be read")]
     Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("a revocation list is past its next update: it would refuse everyone")]
+    StaleCrl,
     #[error("{path}: holds no {what} in PEM")]
     Missing { path: PathBuf, what: &'static str },
     #[error("{path}: holds a {what} that cannot be parsed")]
@@ -111,10 +113,15 @@ impl Trust {
     }
 
     /// Reads the files again and returns the new generation. On any error the set in use stays in use.
-    pub fn reload(&self) -> Result<u64, TrustError> {
+    /// A revocation list that is stale already (`now` is the real clock's) is such an error: it would shut everyone out.
+    pub fn reload(&self, now: Timestamp) -> Result<u64, TrustError> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.set.load().generation.saturating_add(1);
-        self.set.store(Arc::new(TrustSet::read(&self.files, generation)?));
+        let set = TrustSet::read(&self.files, generation)?;
+        if set.lists.iter().any(|list| list.next_update <= now) {
+            return Err(TrustError::StaleCrl);
+        }
+        self.set.store(Arc::new(set));
         Ok(generation)
     }
 

@@ -74,7 +74,8 @@ impl Tip {
 
     fn vouched_for(self) -> Result<Self, StoreError> {
         let Self { last, vouched, .. } = self;
-        let nobody = || StoreError::Refused(format!("no living epoch vouches for the erasure ledger's last entry {last}"));
+        let nobody =
+            || StoreError::Refused(format!("no living epoch vouches for the erasure ledger's last entry {last}"));
         if vouched { Ok(self) } else { Err(nobody()) }
     }
 }
@@ -84,6 +85,8 @@ pub(super) struct Ledger {
     file: File,
     last: u64,
     chain: [u8; 32],
+    /// Of the whole lines, in bytes.
+    length: u64,
 }
 
 impl Ledger {
@@ -107,46 +110,53 @@ impl Ledger {
         let Tip { last, chain, .. } = tip.vouched_for()?;
         file.set_len(whole).map_err(|source| StoreError::io("cutting the erasure ledger's torn last line", source))?;
         file.seek(SeekFrom::End(0)).map_err(|source| StoreError::io("seeking in the erasure ledger", source))?;
-        Ok(Self { file, last, chain })
+        Ok(Self { file, last, chain, length: whole })
     }
 
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Appends and fsyncs. On `Err` the caller must poison itself: what the file holds is unknown until it is reopened.
+    /// Appends and fsyncs. `DiskFull` leaves the file as it was; after any other error the caller must poison itself, for what
+    /// the file holds is unknown until it is reopened.
     pub(super) fn append(&mut self, entries: &[LedgerEntry], keyring: &Keyring) -> Result<u64, StoreError> {
         let epoch = keyring.active();
+        let (mut last, mut chain) = (self.last, self.chain);
         let mut text = Vec::new();
         for entry in entries {
-            self.last += 1;
-            self.chain = link(&self.chain, self.last, entry);
+            last += 1;
+            chain = link(&chain, last, entry);
+            let (erased, superseded) = match entry.event {
+                LedgerEvent::Erased(reason) => (Some(reason.as_str().to_owned()), None),
+                LedgerEvent::Superseded(revision) => (None, Some(revision.0)),
+            };
             let line = Line {
-                seq: self.last,
+                seq: last,
                 at: entry.at.0,
                 tenant: entry.tenant.as_str().to_owned(),
                 record: hex::encode(entry.record.0),
-                erased: match entry.event {
-                    LedgerEvent::Erased(reason) => Some(reason.as_str().to_owned()),
-                    LedgerEvent::Superseded(_) => None,
-                },
-                superseded: match entry.event {
-                    LedgerEvent::Superseded(revision) => Some(revision.0),
-                    LedgerEvent::Erased(_) => None,
-                },
-                chain: hex::encode(self.chain),
+                erased,
+                superseded,
+                chain: hex::encode(chain),
                 epoch: epoch.number().0,
-                mac: hex::encode(head_mac(epoch, &self.chain).as_bytes()),
+                mac: hex::encode(head_mac(epoch, &chain).as_bytes()),
             };
             serde_json::to_writer(&mut text, &line)
                 .map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
             text.push(b'\n');
         }
-        self.file
-            .write_all(&text)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|source| StoreError::io("writing the erasure ledger", source))?;
-        Ok(self.last)
+        if let Err(source) = self.file.write_all(&text) {
+            // What was written of the lines is cut again; then the file is what it was, and a full disk is only that.
+            let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::End(0)));
+            let full = matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+            return Err(match cut {
+                Ok(_) if full => StoreError::DiskFull,
+                _ => StoreError::io("writing the erasure ledger", source),
+            });
+        }
+        self.file.sync_data().map_err(|source| StoreError::io("writing the erasure ledger", source))?;
+        (self.last, self.chain, self.length) = (last, chain, self.length + text.len() as u64);
+        Ok(last)
     }
 }
 
@@ -179,11 +189,7 @@ fn read_lines(file: &File, each: &mut dyn FnMut(&str, u64) -> Result<(), StoreEr
     }
 }
 
-fn check_line(
-    text: &str,
-    Tip { last, chain, .. }: &Tip,
-    keyring: &Keyring,
-) -> Result<Checked, StoreError> {
+fn check_line(text: &str, Tip { last, chain, .. }: &Tip, keyring: &Keyring) -> Result<Checked, StoreError> {
     let broken = || StoreError::Refused(format!("the erasure ledger is broken at its entry {}", last + 1));
     let line: Line = serde_json::from_str(text).map_err(|_| broken())?;
     let mut digest = [0; 16];

@@ -129,12 +129,21 @@ fn connect(path: &Path, read_only: bool) -> Result<Connection, StoreError> {
             .to_owned()
     } else {
         format!(
-            "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; \
+            "PRAGMA busy_timeout=0; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; \
              PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=4000; \
              PRAGMA cache_size=-65536;"
         )
     };
     connection.execute_batch(&setup).map_err(|source| sql(statement, source))?;
+    if !read_only {
+        let told = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let (synchronous, erasing) = told("synchronous")
+            .and_then(|s| Ok((s, told("secure_delete")?)))
+            .map_err(|source| sql(statement, source))?;
+        if (synchronous, erasing) != (2, 1) {
+            return Err(StoreError::Refused("the database does not synchronise fully, or does not erase".to_owned()));
+        }
+    }
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -15,7 +15,7 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::mac::{IndexTag, Mac, mac, verify};
-use crate::domain::id::{DekId, Epoch, GrantId, RecordId, SubjectId, TenantId};
+use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Class;
@@ -47,9 +47,16 @@ pub(crate) trait Reads: callers::CallerReads {
     fn tombstone(&self, digest: &TokenDigest) -> Result<Option<Stamped<TombstoneRow>>, StoreError>;
     fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError>;
     fn statistics(&self, tenant: &TenantId) -> Result<Vec<Stamped<StatisticRow>>, StoreError>;
+    fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError>;
     fn meta(&self, key: &'static str) -> Result<Option<Stamped<MetaRow>>, StoreError>;
     fn counts(&self, until: Timestamp) -> Result<Counts, StoreError>;
-    fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError>;
+    /// Batches from entry `from` on, at most `limit`, in order, until `each` answers `false`.
+    fn audit_batches(
+        &self,
+        from: u64,
+        limit: usize,
+        each: &mut dyn FnMut(Batch, HeadStamp) -> bool,
+    ) -> Result<(), StoreError>;
 }
 
 /// What a backend can change. Answers how many rows changed.
@@ -74,6 +81,7 @@ pub(crate) trait Writes: Reads + callers::CallerWrites {
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     fn put_statistic(&self, row: &StatisticRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError>;
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError>;
 }
 
@@ -150,6 +158,11 @@ impl<'a> View<'a> {
         self.reads.statistics(tenant)?.into_iter().map(|row| self.checked(row)).collect()
     }
 
+    /// Every policy that a record may have been collected under. The text is the version's preimage; who parses it checks that.
+    pub fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError> {
+        self.reads.policies()
+    }
+
     pub fn meta_i64(&self, key: &'static str) -> Result<Option<i64>, StoreError> {
         let Some(row) = self.authentic(self.reads.meta(key)?)? else { return Ok(None) };
         let bytes = row.value.try_into().map_err(|_| StoreError::Corrupt { table: MetaRow::TABLE, column: "value" })?;
@@ -174,8 +187,14 @@ impl<'a> View<'a> {
         self.reads.counts(until)
     }
 
-    pub fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError> {
-        self.reads.audit_batches(each)
+    /// Batches of the audit log from entry `from` on, at most `limit`, in order, until `each` answers `false`.
+    pub fn audit_batches(
+        &self,
+        from: u64,
+        limit: usize,
+        each: &mut dyn FnMut(Batch, HeadStamp) -> bool,
+    ) -> Result<(), StoreError> {
+        self.reads.audit_batches(from, limit, each)
     }
 
     pub fn keyring(&self) -> &Keyring {
@@ -317,6 +336,11 @@ impl<'a> Tx<'a> {
         }
         cell.count += 1;
         one(self.writes.put_statistic(&cell, &self.stamp(&cell)))
+    }
+
+    /// Keeps a policy; keeping it again changes nothing.
+    pub fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<(), StoreError> {
+        self.writes.put_policy(version, text).map(drop)
     }
 
     pub fn set_meta_i64(&self, key: &'static str, value: i64) -> Result<(), StoreError> {

@@ -54,23 +54,33 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let now = self.now();
             if let Some(row) = self.done_before(&once, draft).await? {
+                self.truncate_log().await?;
                 self.log(draft.clone().action(Action::Replay).done()).await?;
                 return Ok(Revision(u32::from_be_bytes(row.result.try_into().unwrap_or_default())));
             }
-            let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
-                Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
-                Found::Erased(_) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
-                Found::Live(loaded) => loaded,
+            // One snapshot for the verdict and the next revision: what changes in between is a race, not an alarm.
+            let found = self.store().read(|view| {
+                let found = self.find(view, &digest, now)?;
+                let next = match &found {
+                    Found::Live(loaded) => Some(self.corrected(view, loaded, ask, now)),
+                    Found::Erased(_) | Found::Unknown => None,
+                };
+                Ok((found, next))
+            })?;
+            let (loaded, prepared) = match found {
+                (Found::Live(loaded), Some(next)) => (loaded, next),
+                (Found::Erased(_), _) => return self.refuse(draft.clone(), RefusalCode::Erased, Error::Erased).await,
+                _ => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
             };
             let draft = about(draft, &loaded);
-            if loaded.is_due(now) {
-                return self.refuse(draft, RefusalCode::Expired, Error::Expired).await;
-            }
-            if loaded.row.revision != ask.if_revision {
-                return self.refuse(draft, RefusalCode::Conflict, Error::RevisionConflict).await;
-            }
-            let fields = self.corrected(&loaded, ask)?;
-            let prepared = self.store().read(|view| self.next_revision(view, &loaded, ask, fields))?;
+            let prepared = match prepared {
+                Ok(prepared) => prepared,
+                Err(Error::Expired) => return self.refuse(draft, RefusalCode::Expired, Error::Expired).await,
+                Err(Error::RevisionConflict) => {
+                    return self.refuse(draft, RefusalCode::Conflict, Error::RevisionConflict).await;
+                }
+                Err(error) => return Err(error),
+            };
             let revision = prepared.record.revision;
             let row = once.row(loaded.row.id, digest, revision.0.to_be_bytes().to_vec(), now)?;
             let changed = ask.fields.iter().map(|value| (value.field(), Outcome::Granted));
@@ -95,8 +105,20 @@ impl Vault {
         Err(Error::Unavailable(StoreError::Raced))
     }
 
+    /// The next revision, if there may be one.
+    fn corrected(&self, view: &View<'_>, loaded: &Loaded, ask: &Correct, now: Timestamp) -> Result<Prepared, Error> {
+        if loaded.is_due(now) {
+            return Err(Error::Expired);
+        }
+        if loaded.row.revision != ask.if_revision {
+            return Err(Error::RevisionConflict);
+        }
+        let fields = self.fields_after(loaded, ask)?;
+        Ok(self.next_revision(view, loaded, ask, fields)?)
+    }
+
     /// The fields the next revision holds, if the class may hold each and something is left.
-    fn corrected(&self, loaded: &Loaded, ask: &Correct) -> Result<FieldSet, Error> {
+    fn fields_after(&self, loaded: &Loaded, ask: &Correct) -> Result<FieldSet, Error> {
         let policy = self.policy(&loaded.row.tenant, loaded.row.class)?;
         let (mut fields, mut named) = (loaded.row.fields, FieldSet::default());
         let changes = ask.fields.iter().map(|value| (value.field(), true));

@@ -4,18 +4,21 @@
 use super::call::{Call, Draft};
 use super::error::unopened;
 use super::loaded::{Held, Loaded, Why};
-use super::shipment::{end_grant, serial_slot};
+use super::shipment::{end_grant, end_grants, ends, serial_slot};
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::envelope::{Plaintext, Sealed, open};
 use crate::domain::field::{Address, FieldValue, IdempotencyKey, Serial};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{DAY, Timestamp};
 use crate::domain::vocabulary::{EventKind, Field, Outcome, Purpose};
 use crate::policy::facts::Event;
 use crate::policy::release::decide;
-use crate::store::rows::GrantRow;
+use crate::store::rows::{GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
+
+/// How long after the signing, and after its grant's window, a carrier may still report it.
+const LATE: i64 = 7 * DAY;
 
 /// What a carrier gets.
 pub struct Delivery {
@@ -46,15 +49,22 @@ impl Vault {
     async fn try_get_delivery(&self, call: &Call, serial: &Serial, draft: &Draft) -> Result<Delivery, Error> {
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            let Some(found) = self.granted(call, serial, now)? else {
+            // One snapshot for the verdict and the opening: what changes in between is a race, not an alarm.
+            let found = self.store().read(|view| {
+                let Some(found) = self.granted(view, call, serial, now)? else { return Ok(None) };
+                let opened = match barred(call, &found, now) {
+                    Some(code) => Err(code),
+                    None => open_delivery(view, call, &found)?.ok_or(RefusalCode::Forbidden),
+                };
+                Ok(Some((found, opened)))
+            })?;
+            let Some((found, opened)) = found else {
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
             };
             let draft = about(draft, &found.loaded);
-            if let Some(code) = barred(call, &found, now) {
-                return self.refuse(draft, code, Error::NotFound).await;
-            }
-            let Some(held) = self.store().read(|view| open_delivery(view, call, &found))? else {
-                return self.refuse(draft, RefusalCode::Forbidden, Error::NotFound).await;
+            let held = match opened {
+                Ok(held) => held,
+                Err(code) => return self.refuse(draft, code, Error::NotFound).await,
             };
             let entry = draft.outcomes(vec![(Field::Address, Outcome::Granted)]).done();
             let rests_on = (found.loaded.row.id, found.loaded.row.version);
@@ -85,38 +95,34 @@ impl Vault {
         let once = self.once(call, "confirm_delivery", &ask.key, &request);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            match self.done_before(&once, draft).await {
+            match self.store().read(|view| Ok(once.before(view)))? {
                 Ok(None) => {}
-                Ok(Some(_)) => {
+                // SECURITY: confirmed is confirmed; a carrier is not told what became of the record since.
+                Ok(Some(_)) | Err(Error::Erased) => {
                     self.log(draft.clone().action(Action::Replay).done()).await?;
                     return Ok(());
                 }
-                // SECURITY: a carrier is not told what became of the record.
-                Err(Error::Erased) => return Err(Error::NotFound),
+                Err(Error::KeyReused) => {
+                    return self.refuse(draft.clone(), RefusalCode::Conflict, Error::KeyReused).await;
+                }
                 Err(error) => return Err(error),
             }
-            let Some(found) = self.granted(call, &ask.serial, now)? else {
+            let found = self.store().read(|view| self.granted(view, call, &ask.serial, now))?;
+            let Some(found) = found else {
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
             };
             let draft = about(draft, &found.loaded);
-            if now < found.grant.not_before {
+            if now < found.grant.not_before || now >= found.grant.not_after.plus(LATE) {
                 return self.refuse(draft, RefusalCode::OutsideWindow, Error::NotFound).await;
             }
-            // SECURITY: a carrier's clock cannot start retention outside of its own grant, nor ahead of time.
-            let (earliest, latest) = (found.grant.not_before, found.grant.not_after.min(now));
-            let event = Event {
-                kind: EventKind::Delivered,
-                ordinal: found.grant.parcel,
-                occurred_at: ask.delivered_at.min(latest).max(earliest),
-                recorded_at: now,
-            };
-            // Of a record that is due only the grant still ends.
-            let changed = if found.loaded.is_due(now) { None } else { Some(self.with_event(&found.loaded, event)?.0) };
+            let changed = self.delivered(&found, ask.delivered_at, now)?;
             let row = once.row(found.loaded.row.id, found.loaded.row.digest, vec![1], now)?;
             let (entry, grant) = (draft.done(), found.grant);
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
-                end_grant(tx, &grant, now)?;
+                end_grant(tx, grant.id, now)?;
+                // The parcel is at its door: no other carrier's grant for it outlives that.
+                end_grants(tx, grant.record, EventKind::Delivered, grant.parcel, now)?;
                 if let Some(record) = &changed {
                     tx.update_record(record)?;
                 }
@@ -132,15 +138,39 @@ impl Vault {
         Err(Error::Unavailable(StoreError::Raced))
     }
 
+    /// The record's row with the delivery among its facts. `None`: the grant ends and nothing else changes, because the record
+    /// is due, or the shop has spoken of this parcel's delivery already (its word counts), or no more events fit.
+    fn delivered(&self, found: &Granted, told: Timestamp, now: Timestamp) -> Result<Option<RecordRow>, Error> {
+        let (grant, loaded) = (&found.grant, &found.loaded);
+        if loaded.is_due(now) || loaded.facts.when(EventKind::Delivered, grant.parcel).is_some() {
+            return Ok(None);
+        }
+        // SECURITY: a carrier's clock starts retention neither outside of its own grant, nor ahead of time, nor so far back
+        // that the record would be due before the shop could say that something is open.
+        let earliest = grant.not_before.max(loaded.row.stored_at).max(now.plus(-LATE));
+        let latest = grant.not_after.min(now);
+        let occurred_at = told.min(latest).max(earliest);
+        let event = Event { kind: EventKind::Delivered, ordinal: grant.parcel, occurred_at, recorded_at: now };
+        match self.with_event(loaded, event) {
+            Ok((row, _)) => Ok(Some(row)),
+            Err(Error::Invalid(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The calling carrier's open grant for the serial, with its record. The index is bound to tenant and carrier, so another
     /// carrier's serial is not found at all.
-    fn granted(&self, call: &Call, serial: &Serial, now: Timestamp) -> Result<Option<Granted>, Error> {
+    fn granted(
+        &self,
+        view: &View<'_>,
+        call: &Call,
+        serial: &Serial,
+        now: Timestamp,
+    ) -> Result<Option<Granted>, StoreError> {
         let caller = &call.caller;
-        Ok(self.store().read(|view| {
-            let Some(grant) = self.find_grant(view, &caller.tenant, &caller.name, serial)? else { return Ok(None) };
-            let record = view.record(grant.record)?.ok_or(StoreError::Tampered { table: "shipment_grant" })?;
-            Ok(Some(Granted { loaded: self.loaded(view, record, now)?, grant }))
-        })?)
+        let Some(grant) = self.find_grant(view, &caller.tenant, &caller.name, serial)? else { return Ok(None) };
+        let record = view.record(grant.record)?.ok_or(StoreError::Tampered { table: "shipment_grant" })?;
+        Ok(Some(Granted { loaded: self.loaded(view, record, now)?, grant }))
     }
 }
 
@@ -153,7 +183,9 @@ fn barred(call: &Call, found: &Granted, now: Timestamp) -> Option<RefusalCode> {
     if grant.carrier != call.caller.name {
         return Some(RefusalCode::NotGranted);
     }
-    if grant.ended_at.is_some() {
+    if grant.ended_at.is_some()
+        || found.loaded.facts.events().any(|event| ends(event.kind, event.ordinal, grant.parcel))
+    {
         return Some(RefusalCode::GrantEnded);
     }
     if now < grant.not_before || now >= grant.not_after {

@@ -3,8 +3,8 @@
 //! write-ahead log is truncated before anyone is told. What remains is a tombstone, until its time, and for a desensitized
 //! record one more in a counter.
 
-use super::Vault;
 use super::loaded::{Loaded, Why};
+use super::{Error, Vault};
 use crate::domain::field::FieldValue;
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::vocabulary::{EraseReason, Field};
@@ -14,6 +14,11 @@ use crate::store::{StoreError, Tx, View};
 
 /// How long a token keeps answering "erased" before it is simply unknown.
 const TOMBSTONE: i64 = 400 * DAY;
+
+/// When an erased record was.
+pub(crate) fn erased_at(tombstone: &TombstoneRow) -> Timestamp {
+    tombstone.until.plus(-TOMBSTONE)
+}
 
 /// The cell of the statistics that a desensitized record adds to.
 #[derive(Clone)]
@@ -103,15 +108,16 @@ impl Vault {
         Cell { country: country.unwrap_or_default(), month }
     }
 
-    /// Truncates the write-ahead log; readers hold it for microseconds, so a few tries do.
-    pub(crate) async fn truncate_log(&self) -> Result<bool, StoreError> {
+    /// Truncates the write-ahead log, so that nothing of what was destroyed stays in it. Readers hold it for microseconds; one
+    /// that holds it for longer makes this answer `Unavailable`, and asking again goes on from here.
+    pub(crate) async fn truncate_log(&self) -> Result<(), Error> {
         for _ in 0..200 {
             if self.store().truncate_log().await? {
-                return Ok(true);
+                return Ok(());
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        tracing::warn!("the write-ahead log could not be truncated within a second; the sweeper tries again");
-        Ok(false)
+        let why = "a long reader keeps the write-ahead log from being truncated";
+        Err(Error::Unavailable(StoreError::Refused(why.to_owned())))
     }
 }

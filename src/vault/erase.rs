@@ -2,7 +2,7 @@
 //! says so; erasing what is erased answers the same.
 
 use super::call::{Call, Draft};
-use super::destroy::destroy;
+use super::destroy::{destroy, erased_at};
 use super::loaded::Found;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
@@ -42,9 +42,10 @@ impl Vault {
             }
             let loaded = match self.store().read(|view| self.find(view, &digest, now))? {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
-                Found::Erased(_) => {
+                Found::Erased(tombstone) => {
+                    self.truncate_log().await?;
                     self.log(draft.clone().action(Action::Replay).done()).await?;
-                    return Ok(now);
+                    return Ok(erased_at(&tombstone));
                 }
                 Found::Live(loaded) => loaded,
             };

@@ -68,8 +68,7 @@ impl Vault {
     pub(crate) fn loaded(&self, view: &View<'_>, row: RecordRow, now: Timestamp) -> Result<Loaded, StoreError> {
         let corrupt = |column| StoreError::Corrupt { table: "record", column };
         let facts = Facts::from_bytes(row.class, row.stored_at, &row.facts).ok_or_else(|| corrupt("facts"))?;
-        let policy = self.inner.parts.policies.get(&row.tenant).ok_or_else(|| corrupt("tenant"))?;
-        let due = policy.due(&facts).ok_or_else(|| corrupt("class"))?;
+        let due = self.policy_of(&row)?.due(&facts).ok_or_else(|| corrupt("class"))?;
         let tag = self.subject_tag(view, &row, now)?;
         Ok(Loaded { row, facts, due, tag })
     }

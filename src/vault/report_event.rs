@@ -5,9 +5,10 @@ use super::call::{Call, Draft};
 use super::describe::due_by;
 use super::loaded::{Found, Loaded};
 use super::once::Once;
+use super::shipment::end_grants;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
-use crate::audit::entry::{Action, RefusalCode};
+use crate::audit::entry::{Action, Entry, RefusalCode};
 use crate::domain::field::{FieldReason, IdempotencyKey};
 use crate::domain::time::{DAY, MINUTE, Timestamp};
 use crate::domain::token::Token;
@@ -72,7 +73,7 @@ impl Vault {
             };
             let (record, after) = self.with_event(&loaded, event)?;
             let entry = draft.done();
-            if self.write_event("report_event", &once, record, entry, now).await? {
+            if self.write_event(&once, record, event, entry).await? {
                 return Ok(after);
             }
         }
@@ -83,30 +84,24 @@ impl Vault {
     pub(crate) fn with_event(&self, loaded: &Loaded, event: Event) -> Result<(RecordRow, Reported), Error> {
         let mut facts = loaded.facts.clone();
         facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
-        let policy = self.policy(&loaded.row.tenant, loaded.row.class)?;
-        let due = policy.due(&facts).ok_or(Error::Tampered { table: "record" })?;
+        let due = self.policy_of(&loaded.row)?.due(&facts).ok_or(Error::Tampered { table: "record" })?;
         let row =
             RecordRow { facts: facts.to_bytes(), due: due.at, version: loaded.row.version + 1, ..loaded.row.clone() };
         Ok((row, Reported { due: due.at, due_by: due_by(&due) }))
     }
 
     /// `false`: someone else changed the record first.
-    async fn write_event(
-        &self,
-        name: &'static str,
-        once: &Once,
-        record: RecordRow,
-        entry: crate::audit::entry::Entry,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
+    async fn write_event(&self, once: &Once, record: RecordRow, event: Event, entry: Entry) -> Result<bool, Error> {
+        let now = event.recorded_at;
         let row = once.row(record.id, record.digest, vec![1], now)?;
         let write = move |tx: &mut Tx<'_>| {
             tx.insert_idempotency(&row)?;
             tx.update_record(&record)?;
+            end_grants(tx, record.id, event.kind, event.ordinal, now)?;
             tx.log(entry.clone());
             Ok(())
         };
-        match self.store().run(name, write).await {
+        match self.store().run("report_event", write).await {
             Ok(()) => Ok(true),
             Err(StoreError::Raced) => Ok(false),
             Err(error) => Err(error.into()),

@@ -12,10 +12,10 @@ use crate::crypto::keyring::EpochKeys;
 use crate::crypto::mac::{IndexTag, index_tag};
 use crate::crypto::slot::{DekUse, Part, SealSlot};
 use crate::domain::field::{FieldReason, IdempotencyKey, Serial, SerialPattern};
-use crate::domain::id::{CallerName, DekId, GrantId, Revision, TenantId};
+use crate::domain::id::{CallerName, DekId, GrantId, RecordId, Revision, TenantId};
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::token::Token;
-use crate::domain::vocabulary::Field;
+use crate::domain::vocabulary::{EventKind, Field};
 use crate::store::rows::{DekRow, GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -73,6 +73,9 @@ impl Vault {
                 return self.refuse(draft, RefusalCode::Expired, Error::Expired).await;
             }
             window(ask, now)?;
+            if loaded.facts.events().any(|event| ends(event.kind, event.ordinal, ask.parcel)) {
+                return Err(Error::invalid("parcel", FieldReason::Repeated));
+            }
             if !loaded.row.fields.holds(Field::Address) {
                 return Err(Error::invalid("address", FieldReason::Missing));
             }
@@ -120,26 +123,30 @@ impl Vault {
             // An erased record's keys are blanked; then the grant is gone too, and unknown.
             match self.store().read(|view| Ok(once.before(view)))? {
                 Ok(_) | Err(Error::Erased) => {}
-                Err(error) => return self.refuse(draft.clone(), RefusalCode::Conflict, error).await,
+                Err(Error::KeyReused) => {
+                    return self.refuse(draft.clone(), RefusalCode::Conflict, Error::KeyReused).await;
+                }
+                Err(error) => return Err(error),
             }
             // Another tenant's grant is as unknown as one that never was.
             let found = self.store().read(|view| {
                 let Some(grant) = view.grant(ask.grant)? else { return Ok(None) };
                 let record = view.record(grant.record)?.ok_or(StoreError::Tampered { table: "shipment_grant" })?;
-                Ok(Some((grant, record)))
+                Ok(Some((grant, self.loaded(view, record, now)?)))
             })?;
-            let Some((grant, record)) = found.filter(|(grant, _)| grant.tenant == call.caller.tenant) else {
+            let Some((grant, loaded)) = found.filter(|(grant, _)| grant.tenant == call.caller.tenant) else {
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
             };
+            let draft = about(draft, &loaded);
             if grant.ended_at.is_some() {
-                self.log(draft.clone().action(Action::Replay).done()).await?;
+                self.log(draft.action(Action::Replay).done()).await?;
                 return Ok(());
             }
-            let row = once.row(record.id, record.digest, vec![1], now)?;
-            let entry = draft.clone().done();
+            let row = once.row(loaded.row.id, loaded.row.digest, vec![1], now)?;
+            let entry = draft.done();
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
-                end_grant(tx, &grant, now)?;
+                end_grant(tx, grant.id, now)?;
                 tx.log(entry.clone());
                 Ok(())
             };
@@ -195,15 +202,48 @@ impl Vault {
     }
 }
 
-/// Ends an open grant: its key goes, and with it the serial and the way to find it. `Raced` when it has changed since.
-pub(crate) fn end_grant(tx: &Tx<'_>, grant: &GrantRow, now: Timestamp) -> Result<(), StoreError> {
-    if tx.grant(grant.id)?.as_ref() != Some(grant) {
-        return Err(StoreError::Raced);
+/// Ends a grant that is open: its key goes, and with it the serial and the way to find it. Reads that count on it meanwhile
+/// do not hold it up.
+pub(crate) fn end_grant(tx: &Tx<'_>, id: GrantId, now: Timestamp) -> Result<(), StoreError> {
+    let Some(grant) = tx.grant(id)?.filter(|grant| grant.ended_at.is_none()) else { return Err(StoreError::Raced) };
+    if tx.dek(grant.dek)?.is_none() {
+        return Err(StoreError::Tampered { table: "dek" });
     }
-    // The grant is as it was, so its key is there, unless someone else has taken it.
-    tx.dek(grant.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
     tx.delete_dek(grant.dek)?;
-    tx.update_grant(&GrantRow { tag: None, ended_at: Some(now), serial: Vec::new(), ..grant.clone() })
+    tx.update_grant(&GrantRow { tag: None, ended_at: Some(now), serial: Vec::new(), ..grant })
+}
+
+/// Ends what an event leaves no reason for.
+pub(crate) fn end_grants(
+    tx: &Tx<'_>,
+    record: RecordId,
+    kind: EventKind,
+    ordinal: u32,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for grant in tx.grants_of(record)? {
+        if grant.ended_at.is_none() && ends(kind, ordinal, grant.parcel) {
+            end_grant(tx, grant.id, now)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing of the parcel is left to deliver once this has happened.
+pub(crate) fn ends(kind: EventKind, ordinal: u32, parcel: u32) -> bool {
+    match kind {
+        EventKind::Delivered | EventKind::Returned => parcel == ordinal,
+        EventKind::Cancelled => true,
+        EventKind::Placed
+        | EventKind::Dispatched
+        | EventKind::Completed
+        | EventKind::AfterSalesOpened
+        | EventKind::AfterSalesClosed
+        | EventKind::RefundOpened
+        | EventKind::RefundSettled
+        | EventKind::AccountActive
+        | EventKind::AccountCancelled => false,
+    }
 }
 
 /// Where a grant's serial is sealed. The revision is the record's business, not the grant's: a correction keeps its parcels.

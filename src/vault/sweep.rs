@@ -50,7 +50,7 @@ impl Vault {
         let known: BTreeSet<RecordId> = self.tampered();
         let ids = self.store().read(|view| view.records_due(mark, CHUNK + known.len()))?;
         let ids: Vec<_> = ids.into_iter().filter(|id| !known.contains(id)).take(CHUNK).collect();
-        let more = ids.len() == CHUNK;
+        let whole_chunk = ids.len() == CHUNK;
         let mut due = Vec::new();
         for id in ids {
             match self.due_record(id, mark) {
@@ -65,7 +65,8 @@ impl Vault {
         if destroyed > 0 {
             self.truncate_log().await?;
         }
-        Ok(Swept { destroyed, more: more || expired_a_chunk })
+        // Without progress there is nothing to hurry for.
+        Ok(Swept { destroyed, more: whole_chunk && destroyed > 0 || expired_a_chunk })
     }
 
     /// Due records that were altered outside the vault and so cannot be judged.
@@ -116,8 +117,7 @@ impl Vault {
             if !loaded.is_due(mark) {
                 return Ok(None);
             }
-            let policy = self.inner.parts.policies.get(&loaded.row.tenant);
-            let action = policy.and_then(|policy| policy.class(loaded.row.class)).map(|rule| rule.action());
+            let action = self.policy_of(&loaded.row)?.class(loaded.row.class).map(|rule| rule.action());
             let cell = (action == Some(retention::Action::Desensitize)).then(|| self.cell(view, &loaded, mark));
             Ok(Some((loaded, cell)))
         })?)

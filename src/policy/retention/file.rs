@@ -95,7 +95,7 @@ fn policy(raw: RawPolicy, text: &str) -> Result<Policy, At> {
         classes.insert(class, rule(name.span(), raw)?);
     }
     let version = PolicyVersion(Sha256::digest(text).into());
-    Ok(Policy { id: id.clone(), version, zone, classes })
+    Ok(Policy { id: id.clone(), version, text: text.to_owned(), zone, classes })
 }
 
 fn rule(place: Range<usize>, raw: &RawClass) -> Result<ClassRule, At> {

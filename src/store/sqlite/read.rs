@@ -282,6 +282,12 @@ impl Reads for Reader<'_> {
         self.all("statistic", text, params![tenant.as_str()], |row| stamped(row, statistic))
     }
 
+    fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError> {
+        self.all("policy", "-- policies\nSELECT * FROM policy", [], |row| {
+            Ok(Ok((PolicyVersion(need!(array(row, "version")?, "version")), row.get("text")?)))
+        })
+    }
+
     fn meta(&self, key: &'static str) -> Result<Option<Stamped<MetaRow>>, StoreError> {
         let text = "-- meta\nSELECT * FROM meta WHERE key = ?1";
         self.first("meta", text, params![key], |row| {
@@ -304,11 +310,16 @@ impl Reads for Reader<'_> {
         Ok(counts.unwrap_or_default())
     }
 
-    fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError> {
+    fn audit_batches(
+        &self,
+        from: u64,
+        limit: usize,
+        each: &mut dyn FnMut(Batch, HeadStamp) -> bool,
+    ) -> Result<(), StoreError> {
         let table = "audit_batch";
-        let text = "-- audit_batches\nSELECT * FROM audit_batch ORDER BY first";
+        let text = "-- audit_batches\nSELECT * FROM audit_batch WHERE first >= ?1 ORDER BY first LIMIT ?2";
         let mut statement = self.connection.prepare_cached(text).map_err(|source| sql(table, source))?;
-        let mut rows = statement.query([]).map_err(|source| sql(table, source))?;
+        let mut rows = statement.query(params![from, limit]).map_err(|source| sql(table, source))?;
         while let Some(row) = rows.next().map_err(|source| sql(table, source))? {
             let (batch, stamp) = audit_batch(row)
                 .map_err(|source| sql(table, source))?

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::sql;
 use crate::audit::verify::Batch;
-use crate::domain::id::{DekId, RecordId, SubjectId};
+use crate::domain::id::{DekId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::store::rows::{
     DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, StatisticRow, SubjectRow, TombstoneRow,
@@ -262,6 +262,11 @@ impl Writes for Reader<'_> {
                 stamp.mac.as_bytes(),
             ],
         )
+    }
+
+    fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError> {
+        let statement = "-- put_policy\nINSERT OR IGNORE INTO policy (version, text) VALUES (?1, ?2)";
+        self.change("policy", statement, params![version.0, text])
     }
 
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError> {

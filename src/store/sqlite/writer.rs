@@ -167,6 +167,17 @@ impl Drop for Writer {
     }
 }
 
+/// A writer that panics leaves nobody to answer: the store is poisoned, so that the server notices and ends.
+struct Guard(Arc<OnceLock<String>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.set("the writer panicked".to_owned());
+        }
+    }
+}
+
 struct State {
     connection: Connection,
     ledger: Ledger,
@@ -188,6 +199,7 @@ struct Appended {
 
 impl State {
     fn serve(mut self, queue: &Receiver<Job>) {
+        let _guard = Guard(Arc::clone(&self.poison));
         while let Ok(first) = queue.recv() {
             let mut works = Vec::new();
             let mut truncations = Vec::new();
@@ -211,6 +223,8 @@ impl State {
                 }
             }
         }
+        // Closed in good order, the database file alone holds everything.
+        let _ = self.truncate();
     }
 
     fn commit(&mut self, works: &mut [Box<dyn Work>]) {
@@ -297,9 +311,7 @@ impl State {
     fn append(&mut self, appended: &Appended) -> Result<(), StoreError> {
         if !appended.ledger.is_empty() {
             let applied = self.ledger.append(&appended.ledger, &self.keyring);
-            let applied = applied.inspect_err(|error| {
-                let _ = self.poison.set(error.to_string());
-            })?;
+            let applied = applied?;
             self.put_meta("ledger_applied", applied.to_le_bytes().to_vec())?;
         }
         if appended.entries.is_empty() {
@@ -343,7 +355,8 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     let rows = Reader { connection };
     let tx = Tx::new(&rows, &rows, keyring);
     let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
-    let newest: u32 = connection.query_row(newest, [], |row| row.get(0)).map_err(|source| sql("newest_epoch", source))?;
+    let newest: u32 =
+        connection.query_row(newest, [], |row| row.get(0)).map_err(|source| sql("newest_epoch", source))?;
     if newest > keyring.active().number().0 {
         return Err(StoreError::Refused(format!(
             "this database was written under epoch {newest}, which the keyring does not hold: it is an old copy, or another's"
@@ -358,6 +371,13 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     };
     remembered("keyring_generation", 0)?;
     let applied = remembered("ledger_applied", 0)?;
+    if last.is_none() && tx.meta_i64("ledger_applied")?.is_none() && ledger.last() > 0 {
+        return Err(StoreError::Refused(format!(
+            "the database is new, but the erasure ledger beside it tells of {} erasures: is the data disk mounted? To \
+             begin anew, begin with a new ledger",
+            ledger.last()
+        )));
+    }
     if u64::try_from(applied).unwrap_or(0) > ledger.last() {
         return Err(StoreError::Refused(format!(
             "the erasure ledger ends at entry {}, but this database has applied entry {applied}: the ledger was cut or \

@@ -50,6 +50,9 @@ CREATE TABLE tombstone (
 ) WITHOUT ROWID;
 CREATE INDEX tombstone_until ON tombstone (until);
 
+-- The retention policies that records were collected under; a version is its text's SHA-256, so a row authenticates itself.
+CREATE TABLE policy (version BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE statistic (
     tenant TEXT NOT NULL, class INTEGER NOT NULL, country TEXT NOT NULL, month INTEGER NOT NULL, count INTEGER NOT NULL,
     epoch INTEGER NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (tenant, class, country, month)
