@@ -309,3 +309,18 @@ fn a_request_that_cannot_be_read_is_refused_by_reason_and_logged() {
     assert_eq!(reason(&house.run(garbage).unwrap_err()), "ROLE_NOT_ALLOWED");
     assert_eq!(refusals(&house, Action::Detokenize, RefusalCode::Forbidden), 1);
 }
+
+/// NORMAL loses acknowledged commits on a power cut, which no kill can show: so the setting is read back, and refused.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_normal_synchronisation_does_not_open_the_store() {
+    use strongroom::cli::{dev, serve::Running};
+    use strongroom::crypto::entropy::OsEntropy;
+    use strongroom::domain::fault::{Fault, plant};
+    plant(Fault::SynchronousNormal);
+    let dir = tempfile::tempdir().unwrap();
+    let free = "127.0.0.1:0".parse().unwrap();
+    let config = dev::prepare(&dir.path().join("data"), Some(free), &SystemClock::new(), &OsEntropy).unwrap();
+    let refused = Running::start(config, std::sync::Arc::new(SystemClock::new())).err().unwrap();
+    assert!(refused.to_string().contains("does not synchronise fully"), "{refused}");
+}

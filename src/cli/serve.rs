@@ -149,6 +149,8 @@ impl Running {
     /// Opens everything and serves. Retention goes by `clock`, which may be simulated; certificates always go by the
     /// machine's. To be called outside any runtime.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        // The first phone number must not wait for the numbering plans.
+        crate::domain::field::phone::warm();
         let trust = Trust::load(config.trust.clone()).map_err(|error| failed("cannot use the certificates", &error))?;
         let mut root = root_status(&config)?;
         if config.trust.anchors.is_empty() {

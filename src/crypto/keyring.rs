@@ -165,10 +165,6 @@ pub fn peek(path: &Path) -> Result<KeyringHeader, KeyringError> {
     Ok(KeyringHeader { generation: clear.generation, root: clear.root })
 }
 
-pub fn peek_generation(path: &Path) -> Result<Generation, KeyringError> {
-    peek(path).map(|header| header.generation)
-}
-
 impl EpochKeys {
     fn new(number: Epoch, created_at: Timestamp, key: Key) -> Self {
         Self {

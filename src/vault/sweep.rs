@@ -62,9 +62,7 @@ impl Vault {
         }
         let destroyed = self.destroy_all(due, mark).await?;
         let expired_a_chunk = self.expire(mark).await?;
-        if destroyed > 0 {
-            self.truncate_log().await?;
-        }
+        // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
         // Without progress there is nothing to hurry for.
         Ok(Swept { destroyed, more: whole_chunk && destroyed > 0 || expired_a_chunk })
     }

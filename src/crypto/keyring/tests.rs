@@ -64,7 +64,7 @@ fn the_file_is_owner_only_shows_its_header_and_no_key() {
     assert_eq!(fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o600);
     let header = KeyringHeader { generation: Generation(2), root: RootHeader::KeyFile };
     assert_eq!(peek(&fixture.path()).unwrap(), header);
-    assert_eq!(peek_generation(&fixture.path()).unwrap(), Generation(2));
+    assert_eq!(peek(&fixture.path()).unwrap().generation, Generation(2));
     for (_, _, key) in keys(&Keyring::load(&fixture.path(), &fixture.root).unwrap()) {
         assert!(bytes.windows(16).all(|window| key.windows(16).all(|part| part != window)));
     }
@@ -77,7 +77,7 @@ fn saving_replaces_the_file_and_whatever_a_crash_left_beside_it() {
     fixture.saved();
     let next = Keyring::load(&fixture.path(), &fixture.root).unwrap().with_new_epoch(Timestamp(30), &fixture.entropy);
     next.save(&fixture.path(), &fixture.root, &fixture.entropy).unwrap();
-    assert_eq!(peek_generation(&fixture.path()).unwrap(), Generation(3));
+    assert_eq!(peek(&fixture.path()).unwrap().generation, Generation(3));
     assert_eq!(fs::read_dir(fixture.folder.path()).unwrap().count(), 1);
 }
 

@@ -1,0 +1,208 @@
+//! Servers in processes of their own: this program, started again with a role. INVARIANT: a server ends when its standard
+//! input does, so none outlives the bench; all of the CPU that its threads ran is counted, and nothing else is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use strongroom::cli::dev;
+use strongroom::cli::serve::Running;
+use strongroom::config::Config;
+use strongroom::crypto::entropy::OsEntropy;
+use strongroom::domain::time::{Clock, DAY, SystemClock, Timestamp};
+use strongroom::rpc::client::ClientFiles;
+use strongroom::rpc::listener::{Listener, Stop};
+use strongroom::rpc::trust::Trust;
+use strongroom::telemetry;
+use tokio::time::Instant;
+use tonic::service::Routes;
+
+use crate::echo::Echo;
+use crate::load::{Load, Target, runtime};
+use crate::report::Measure;
+
+/// The first argument of a process that is a server.
+pub const ARGUMENT: &str = "server";
+
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    Echo,
+    Vault,
+}
+
+/// The server's side: serves from `folder` until standard input ends.
+pub fn serve(role: &str, folder: &Path) {
+    let config = Config::load(&folder.join("config.toml")).unwrap();
+    telemetry::init(&config.log).unwrap();
+    if role == format!("{:?}", Role::Echo) { serve_echo(config) } else { serve_vault(config) }
+}
+
+fn serve_echo(config: Config) {
+    let trust = Trust::load(config.trust.clone()).unwrap();
+    let listener = Listener::bind(&config.listener).unwrap();
+    let (address, stop) = (listener.local_addr(), Stop::new());
+    let stopped = stop.clone();
+    let serving = std::thread::spawn(move || {
+        let _ = listener.serve(trust, Arc::new(SystemClock::new()), Routes::new(Echo), stopped);
+    });
+    obey(address, |_| None);
+    stop.trigger();
+    serving.join().unwrap();
+}
+
+fn serve_vault(mut config: Config) {
+    // It sweeps when it is told to.
+    config.sweep_interval = Duration::from_secs(3_600);
+    let clock = Arc::new(LeapingClock { machine: SystemClock::new(), ahead: AtomicI64::new(0) });
+    let running = Running::start(config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let runtime = runtime();
+    obey(running.address, |command| {
+        (command == "sweep").then(|| {
+            // Past the cap of a year that ends every order.
+            clock.ahead.fetch_add(367 * DAY, Ordering::SeqCst);
+            let started = Instant::now();
+            let mut destroyed = 0;
+            loop {
+                let swept = runtime.block_on(running.vault.sweep()).unwrap();
+                destroyed += swept.destroyed;
+                if !swept.more {
+                    return format!("{destroyed} {}", started.elapsed().as_micros());
+                }
+            }
+        })
+    });
+    running.stop().unwrap();
+}
+
+/// Says where it serves, then answers one line to every line, until there are no more.
+fn obey(address: SocketAddr, mut answer: impl FnMut(&str) -> Option<String>) {
+    println!("{address}");
+    for command in std::io::stdin().lines().map_while(Result::ok) {
+        println!("{}", answer(&command).unwrap_or_default());
+    }
+}
+
+/// The machine's clock, and as far ahead of it as it was told.
+struct LeapingClock {
+    machine: SystemClock,
+    ahead: AtomicI64,
+}
+
+impl Clock for LeapingClock {
+    fn now(&self) -> Timestamp {
+        self.machine.now().plus(self.ahead.load(Ordering::Relaxed))
+    }
+
+    fn boot(&self) -> i64 {
+        self.machine.boot() + self.ahead.load(Ordering::Relaxed)
+    }
+
+    fn boot_id(&self) -> u128 {
+        self.machine.boot_id()
+    }
+}
+
+/// The bench's side of a server.
+pub struct Child {
+    process: std::process::Child,
+    /// Held open: its end is the server's.
+    pipe: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
+    folder: PathBuf,
+    address: String,
+}
+
+impl Child {
+    pub fn start(role: Role, folder: &Path) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        dev::prepare(folder, Some(free), &SystemClock::new(), &OsEntropy).unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args([ARGUMENT, &format!("{role:?}")])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = lines.next().unwrap().unwrap();
+        let pipe = Mutex::new((process.stdin.take().unwrap(), lines));
+        Self { process, pipe, folder: folder.to_owned(), address }
+    }
+
+    pub fn target(&self, caller: &str) -> Target {
+        let certs = self.folder.join("certs");
+        let files = ClientFiles {
+            certificate: certs.join(format!("{caller}.pem")),
+            key: certs.join(format!("{caller}-key.pem")),
+            roots: certs.join("ca.pem"),
+        };
+        Target { endpoint: format!("https://{}", self.address), files }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("strongroom.db")
+    }
+
+    /// Makes a year pass in the server and destroys what is due then.
+    pub fn sweep(&self) -> Load {
+        let mut pipe = self.pipe.lock().unwrap();
+        writeln!(pipe.0, "sweep").unwrap();
+        let answer = pipe.1.next().unwrap().unwrap();
+        let (destroyed, micros) = answer.split_once(' ').unwrap();
+        let lasted = Duration::from_micros(micros.parse().unwrap());
+        Load { calls: destroyed.parse().unwrap(), lasted, latencies: Vec::new() }
+    }
+
+    /// Measures `work` with what it costs this server.
+    pub fn watch(&self, work: impl FnOnce() -> Load) -> Measure {
+        let (cpu, commits) = (self.cpu(), self.commits());
+        let load = work();
+        let mut spent = self.cpu();
+        for (thread, before) in cpu {
+            spent.entry(thread).and_modify(|nanos| *nanos = nanos.saturating_sub(before));
+        }
+        let commits = self.commits().zip(commits).map(|(after, before)| after - before);
+        Measure::new(load, spent, commits)
+    }
+
+    /// Nanoseconds on a core by thread name, workers of one kind together.
+    fn cpu(&self) -> BTreeMap<String, u64> {
+        let mut spent = BTreeMap::new();
+        for task in fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().flatten() {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let first = task.file_name().to_str() == Some(&self.process.id().to_string());
+            let kind =
+                if first { "main" } else { name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-') };
+            *spent.entry(kind.to_owned()).or_default() += on_core(&task.path().join("schedstat"));
+        }
+        spent
+    }
+
+    /// Commits that logged something, since the beginning.
+    fn commits(&self) -> Option<u64> {
+        let database = self.database();
+        database.exists().then(|| {
+            let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+            connection.query_row("SELECT COUNT(*) FROM audit_batch", [], |row| row.get(0)).unwrap()
+        })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The first figure of a schedstat: nanoseconds on a core.
+pub fn on_core(schedstat: &Path) -> u64 {
+    let text = fs::read_to_string(schedstat).unwrap_or_default();
+    text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+}
