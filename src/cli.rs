@@ -1,7 +1,9 @@
 //! The command line: one file a command. INVARIANT: personal data, tokens and serials enter by standard input or file, never
 //! by an argument (every user of a machine can read those), and leave only where the command exists to print them.
 
+mod approve;
 mod audit;
+mod callers;
 mod certs;
 pub mod client;
 mod confirm_clock;
@@ -68,6 +70,10 @@ enum Command {
     Keys(keys::Args),
     #[command(subcommand)]
     Audit(audit::Args),
+    #[command(subcommand)]
+    Callers(callers::Args),
+    #[command(subcommand)]
+    Approve(approve::Args),
 }
 
 #[derive(Subcommand)]
@@ -85,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Certs(args) => certs::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Callers(args) => callers::run(args),
+        Command::Approve(args) => client(approve::run(args)),
         Command::Import(args) => client(import::run(args)),
         Command::Tokenize(args) => client(tokenize::run(args)),
         Command::Detokenize(args) => client(detokenize::run(args)),

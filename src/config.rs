@@ -14,11 +14,12 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::crypto::root::RootSource;
+use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
 use crate::domain::id::{BadName, CallerName, TenantId};
 use crate::policy::retention::{Policy, PolicyError};
 use crate::rpc::listener::ListenerConfig;
-use crate::rpc::trust::TrustFiles;
+use crate::rpc::trust::{AnchorFile, TrustFiles};
 use crate::store::StorePaths;
 use crate::telemetry::{Format, Level, LogConfig};
 
@@ -88,6 +89,9 @@ pub enum Reason {
     Pattern(#[from] BadPattern),
     #[error("is given twice")]
     Twice,
+    #[error("is no role; the roles are shop, carrier, warehouse, customer-service, finance, privacy-officer, operator, \
+             auditor, key-admin")]
+    NotARole,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
     #[error("is no policy of this build; there is: builtin:kitchenware")]
@@ -113,6 +117,8 @@ struct RawConfig {
     tenant: Vec<RawTenant>,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
+    #[serde(default)]
+    anchor: Vec<RawAnchor>,
 }
 
 #[derive(Deserialize, Default)]
@@ -172,6 +178,14 @@ struct RawCarrier {
     serial: Spanned<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAnchor {
+    roots: PathBuf,
+    tenants: Vec<Spanned<String>>,
+    roles: Vec<Spanned<String>>,
+}
+
 /// The bytes of the file that a reason is about, and the key they belong to.
 type At = (Range<usize>, &'static str, Reason);
 
@@ -205,6 +219,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
             roots: path(raw.tls.roots),
             crls: raw.tls.crls.into_iter().map(path).collect(),
             trust_domain: trust_domain(raw.trust_domain)?,
+            anchors: anchors(&raw.anchor, folder)?,
         },
         store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },
         keyring: path(raw.data.keyring),
@@ -289,6 +304,18 @@ fn serial_patterns(raw: &[RawCarrier]) -> Result<BTreeMap<CallerName, SerialPatt
         }
     }
     Ok(patterns)
+}
+
+fn anchors(raw: &[RawAnchor], folder: &Path) -> Result<Vec<AnchorFile>, At> {
+    let anchor = |raw: &RawAnchor| {
+        let tenants = raw.tenants.iter().map(|tenant| name(tenant, "anchor.tenants")).collect::<Result<_, At>>()?;
+        let role = |raw: &Spanned<String>| {
+            Role::parse(raw.get_ref()).ok_or((raw.span(), "anchor.roles", Reason::NotARole))
+        };
+        let roles = raw.roles.iter().map(role).collect::<Result<_, At>>()?;
+        Ok(AnchorFile { roots: folder.join(&raw.roots), tenants, roles })
+    };
+    raw.iter().map(anchor).collect()
 }
 
 fn name<T: std::str::FromStr<Err = BadName>>(raw: &Spanned<String>, key: &'static str) -> Result<T, At> {

@@ -5,6 +5,7 @@
 //! ```text
 //! socket → rpc::listener   TLS 1.3, client certificate, CRL, no resumption, handshake time-out
 //!        → rpc::identity   exactly one URI SAN, exact trust domain, path grammar → Caller
+//!        → rpc::door       enrolled, in force, by its CA and its key; its role among those the RPC names
 //!        → rpc::wire       protobuf → domain types: parse, limits, card numbers refused
 //!        → vault use case
 //!            load     the record's facts, authenticated; its sealed fields

@@ -1,6 +1,8 @@
 //! The door: gRPC over mutual TLS. INVARIANT: no handler touches the vault before `Door::enter` has admitted the caller anew and
 //! found its role among those the protocol's annotations name for that RPC.
 
+mod approval_service;
+mod caller_service;
 pub mod client;
 mod delivery_service;
 mod door;
@@ -23,6 +25,8 @@ use crate::domain::time::Clock;
 use crate::vault::Vault;
 use door::Door;
 use guard::Guarded;
+use proto::approval_service_server::ApprovalServiceServer;
+use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
@@ -42,11 +46,15 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     let lifecycle = LifecycleServiceServer::new(lifecycle_service::Lifecycle::new(Arc::clone(&door)));
     let deliveries = DeliveryServiceServer::new(delivery_service::Deliveries::new(Arc::clone(&door)));
     let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
+    let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
+    let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
     routes.add_service(Guarded::new(lifecycle.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(deliveries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

@@ -2,18 +2,21 @@
 //! entry that is on disk; every refusal is logged the same way; and what a use case decides from facts, it commits only if
 //! those facts are still what they were (the commit is the linearization point).
 
+mod approval;
 mod call;
 mod correct;
 mod deliver;
 mod describe;
 mod destroy;
 mod detokenize;
+mod enrol;
 mod erase;
 mod error;
 mod loaded;
 mod mark;
 mod once;
 mod report_event;
+mod roster;
 mod shipment;
 mod status;
 mod sweep;
@@ -33,14 +36,19 @@ use crate::policy::retention::Policy;
 use crate::store::rows::{RecordRow, StatisticRow};
 use crate::store::{Store, StoreError, Tx};
 
+pub use approval::{Gated, Pending, Word};
 pub use call::Call;
 pub use correct::Correct;
 pub use deliver::{ConfirmDelivery, Delivery};
 pub use describe::{Description, RecordState};
 pub use detokenize::{Detokenize, Detokenized, FieldOutcome, Released};
+pub use enrol::{
+    EnrolCaller, Enrolled, Named, OnTheMachine, ReplacePins, ResumeCaller, SuspendCaller, enrol_on_the_machine,
+};
 pub use erase::Erase;
 pub use error::Error;
 pub use report_event::{ReportEvent, Reported};
+pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{RootStatus, Status};
 pub use sweep::Swept;
@@ -48,6 +56,7 @@ pub use tokenize::Tokenize;
 
 use call::Draft;
 use mark::Mark;
+use roster::Roster;
 
 /// How often a use case starts over when others keep changing what it read.
 const ATTEMPTS: usize = 16;
@@ -76,6 +85,7 @@ struct Inner {
     mark: Mark,
     started_at: Timestamp,
     sweeper: sweep::Progress,
+    roster: Roster,
 }
 
 impl Vault {
@@ -84,15 +94,21 @@ impl Vault {
         let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
+        let (roster, forged) = Roster::load(&parts.store)?;
         let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper }) };
+        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
-            let entry = Draft::by_vault(&tenant, vault.new_request(), Action::Start, vault.now()).done();
-            vault.log(entry).await?;
+            let request = vault.new_request();
+            vault.log(Draft::by_vault(&tenant, request, Action::Start, vault.now()).done()).await?;
+            if forged > 0 {
+                tracing::error!(forged, "enrolments fail their authentication and let nobody in: they were altered");
+                let entry = Draft::by_vault(&tenant, request, Action::Tamper, vault.now());
+                vault.log(entry.refused(RefusalCode::Tampered)).await?;
+            }
         }
         Ok(vault)
     }
@@ -122,7 +138,7 @@ impl Vault {
     }
 
     /// The time that reads go by: never earlier than what is known to have passed.
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock().now().max(self.inner.mark.at())
     }
 

@@ -74,6 +74,7 @@ impl Vault {
             roots: path("pki/ca.pem"),
             crls: vec![path("pki/crl.pem")],
             trust_domain: "shop.test".into(),
+            anchors: Vec::new(),
         })
         .unwrap();
 

@@ -78,8 +78,13 @@ fn a_full_disk_refuses_clearly_and_recovers_unaided() {
     };
     let mut house = House::new();
     house.stop();
-    house.config.store.database = disk.0.join("strongroom.db");
-    house.config.store.ledger = disk.0.join("erasure.ledger");
+    // The store moves with what it holds: who is enrolled.
+    let moved = |from: &std::path::Path, name: &str| {
+        std::fs::copy(from, disk.0.join(name)).unwrap();
+        disk.0.join(name)
+    };
+    house.config.store.database = moved(&house.config.store.database, "strongroom.db");
+    house.config.store.ledger = moved(&house.config.store.ledger, "erasure.ledger");
     house.start();
     let (kept, going) = (house.tokenize(order(1)), house.tokenize(order(2)));
     erase(&house, &house.tokenize(order(3))).unwrap();

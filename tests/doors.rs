@@ -9,6 +9,8 @@ mod annotations;
 mod common;
 #[path = "doors/cube.rs"]
 mod cube;
+#[path = "common/people.rs"]
+mod people;
 #[path = "common/raw.rs"]
 mod raw;
 
@@ -71,6 +73,7 @@ fn open_house() -> House {
         let leaf = authority.issue(&LeafSpec::client(&uri, now, now.plus(DAY))).unwrap();
         std::fs::write(certs.join(format!("{stem}.pem")), leaf.cert_pem).unwrap();
         std::fs::write(certs.join(format!("{stem}-key.pem")), leaf.key_pem.as_bytes()).unwrap();
+        people::enrol_of(&house, &format!("tenant/{RIVAL}/{identity}"), Vec::new());
     }
     house.start();
     house

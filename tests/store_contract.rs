@@ -171,6 +171,7 @@ fn entry(n: u8) -> Entry {
         verdict: Verdict::Done,
         outcomes: Vec::new(),
         subject: None,
+        whom: None,
     }
 }
 

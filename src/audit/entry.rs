@@ -8,6 +8,8 @@ use crate::domain::vocabulary::{Class, Field, Outcome, Purpose};
 use std::fmt;
 
 const FORMAT: u8 = 1;
+/// Set in the format of an entry that tells whom it is about.
+const WHOM: u8 = 0x10;
 
 /// One request's number, drawn by the vault, never by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,6 +93,17 @@ coded! {
         Stop = 20 "stop",
         /// An operator vouched for the wall clock.
         ConfirmClock = 21 "confirm_clock",
+        /// Something that takes two people was asked for. The request's number is the approval's, in all that follows.
+        RequestApproval = 30 "request_approval",
+        Approve = 31 "approve",
+        Reject = 32 "reject",
+        EnrolCaller = 33 "enrol_caller",
+        SuspendCaller = 34 "suspend_caller",
+        ResumeCaller = 35 "resume_caller",
+        ReplacePins = 36 "replace_pins",
+        ListCallers = 37 "list_callers",
+        ListApprovals = 38 "list_approvals",
+        ShowApproval = 39 "show_approval",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -124,6 +137,24 @@ coded! {
         Limit = 16 "limit",
         /// The vault could not do its part.
         Unavailable = 17 "unavailable",
+        NotEnrolled = 30 "not_enrolled",
+        /// Enrolled under another role only.
+        RoleMismatch = 31 "role_mismatch",
+        /// The caller or its certificate is suspended.
+        Suspended = 32 "suspended",
+        /// Another CA than the enrolment names.
+        IssuerMismatch = 33 "issuer_mismatch",
+        /// Another key than the enrolment pins.
+        SpkiMismatch = 34 "spki_mismatch",
+        /// Nobody approves what they asked for.
+        SamePerson = 35 "same_person",
+        SameKey = 36 "same_key",
+        /// One was enrolled by the other, or both by one.
+        SameLine = 37 "same_line",
+        /// Decided, carried out, or out of time.
+        ApprovalOver = 38 "approval_over",
+        /// The identity is enrolled otherwise.
+        AlreadyEnrolled = 39 "already_enrolled",
     }
 }
 
@@ -141,6 +172,15 @@ impl From<&Caller> for Actor {
         let [a, b, c, d, e, f, g, h, ..] = caller.certificate.0;
         Actor::Caller { role: caller.role, name: caller.name.clone(), certificate: [a, b, c, d, e, f, g, h] }
     }
+}
+
+/// Whom an administrator's act is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Whom {
+    /// Of the entry's tenant.
+    Caller { role: Role, name: CallerName },
+    /// One of the caller's certificates, by the first 8 bytes of its hash.
+    Certificate { role: Role, name: CallerName, certificate: [u8; 8] },
 }
 
 /// How it ended.
@@ -163,6 +203,7 @@ pub struct Entry {
     /// What became of every field that was asked for.
     pub outcomes: Vec<(Field, Outcome)>,
     pub subject: Option<SubjectTag>,
+    pub whom: Option<Whom>,
 }
 
 impl Entry {
@@ -170,7 +211,7 @@ impl Entry {
     /// their length, 0 for what is absent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
-        out.push(FORMAT);
+        out.push(if self.whom.is_some() { FORMAT | WHOM } else { FORMAT });
         out.extend_from_slice(&self.at.0.to_be_bytes());
         out.extend_from_slice(&self.request.0);
         put(&mut out, self.tenant.as_str().as_bytes());
@@ -197,6 +238,11 @@ impl Entry {
                 out.push(1);
                 out.extend_from_slice(&tag.0);
             }
+        }
+        if let Some(Whom::Caller { role, name } | Whom::Certificate { role, name, .. }) = &self.whom {
+            out.push(*role as u8);
+            put(&mut out, name.as_str().as_bytes());
+            put(&mut out, if let Some(Whom::Certificate { certificate, .. }) = &self.whom { certificate } else { &[] });
         }
         out
     }
@@ -249,7 +295,8 @@ impl<'a> Reader<'a> {
     }
 
     fn entry(&mut self) -> Option<Entry> {
-        if self.byte()? != FORMAT {
+        let format = self.byte()?;
+        if format & !WHOM != FORMAT {
             return None;
         }
         // Evaluated in the order written, which is the order of the bytes.
@@ -271,7 +318,16 @@ impl<'a> Reader<'a> {
                 1 => Some(SubjectTag(self.array()?)),
                 _ => return None,
             },
+            whom: if format & WHOM == 0 { None } else { Some(self.whom()?) },
         })
+    }
+
+    fn whom(&mut self) -> Option<Whom> {
+        let (role, name) = (Role::from_code(self.byte()?)?, self.name()?);
+        match self.bytes()? {
+            [] => Some(Whom::Caller { role, name }),
+            certificate => Some(Whom::Certificate { role, name, certificate: certificate.try_into().ok()? }),
+        }
     }
 }
 
@@ -297,9 +353,17 @@ pub(super) mod tests {
         ];
         let verdict = of(select(RefusalCode::ALL)).prop_map(|code| code.map_or(Verdict::Done, Verdict::Refused));
         let outcomes = proptest::collection::vec((select(Field::ALL), select(Outcome::ALL)), 0..9);
+        let certificate = of(any::<[u8; 8]>());
+        let whom = (select(&Role::ALL[..]), "[a-z][a-z0-9-]{0,62}", certificate).prop_map(|(role, name, certificate)| {
+            let name = name.parse().unwrap();
+            match certificate {
+                None => Whom::Caller { role, name },
+                Some(certificate) => Whom::Certificate { role, name, certificate },
+            }
+        });
         let what = (select(Action::ALL), of(select(Class::ALL)), of(select(Purpose::ALL)), verdict, outcomes);
-        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>())).prop_map(
-            |(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject)| Entry {
+        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>()), of(whom)).prop_map(
+            |(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject, whom)| Entry {
                 at: Timestamp(at),
                 request: RequestId(request),
                 tenant: tenant.parse().unwrap(),
@@ -310,6 +374,7 @@ pub(super) mod tests {
                 verdict,
                 outcomes,
                 subject: subject.map(SubjectTag),
+                whom,
             },
         )
     }
@@ -327,6 +392,7 @@ pub(super) mod tests {
             verdict: Verdict::Done,
             outcomes: vec![(Field::Address, Outcome::Granted)],
             subject: Some(SubjectTag([9; 16])),
+            whom: None,
         }
     }
 
@@ -370,6 +436,15 @@ pub(super) mod tests {
             "09090909090909090909090909090909",
         );
         assert_eq!(hex::encode(sample(1).to_bytes()), expected);
+    }
+
+    #[test]
+    fn whom_an_entry_is_about_is_told_at_its_end() {
+        let whom = Whom::Certificate { role: Role::Shop, name: "web".parse().unwrap(), certificate: [8; 8] };
+        let bytes = Entry { whom: Some(whom), ..sample(1) }.to_bytes();
+        let plain = sample(1).to_bytes();
+        assert_eq!((bytes[0], &bytes[1..plain.len()]), (0x11, &plain[1..]));
+        assert_eq!(hex::encode(&bytes[plain.len()..]), "0100000003776562000000080808080808080808");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
+use crate::cli::callers::{as_minted, enrol_offline};
 use crate::cli::keys::init_keys;
 use crate::cli::mint::{CertFolder, MintError, write_private};
 use crate::cli::serve::{failed, load, run_server};
@@ -22,7 +23,7 @@ use crate::telemetry;
 /// Make and run a development vault; print commands ready to paste.
 ///
 /// Mints what is missing in one folder (a CA, certificates for the server and for callers of every role, a root key, a
-/// keyring, a configuration) and serves until Ctrl-C. A second run uses what the first one made.
+/// keyring, a configuration), enrols those callers, and serves until Ctrl-C. A second run uses what the first one made.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Everything lies in one folder on one device, so this protects nothing: for development only.
@@ -59,6 +60,8 @@ const CALLERS_LIFETIME: i64 = 365 * DAY;
 
 const CONFIG: &str = "config.toml";
 const CERTS: &str = "certs";
+/// Who was enrolled with what: a line a caller, its path, its CA's key, its own keys.
+const ENROLLED: &str = "enrolled.txt";
 const CUSTOMER: &str = "customer.json";
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -96,6 +99,7 @@ pub fn prepare(
     if !config.keyring.exists() {
         init_keys(&config.root, &config.keyring, Some(&config.store.database), clock, entropy)?;
     }
+    enrol_missing(dir, &config, clock.now(), entropy)?;
     Ok(config)
 }
 
@@ -132,6 +136,30 @@ fn mint_missing(dir: &Path, now: Timestamp) -> Result<(), MintError> {
         folder.client(TRUST_DOMAIN, &tenant, *role, &name, now, now.plus(CALLERS_LIFETIME))?;
     }
     Ok(())
+}
+
+/// Enrols every caller that is not enrolled yet with the certificate it has. What was enrolled is noted beside the store, so
+/// that a store in service need not be opened to know.
+fn enrol_missing(dir: &Path, config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<(), Failure> {
+    let (note, certs) = (dir.join(ENROLLED), dir.join(CERTS));
+    let noted = if config.store.database.exists() { fs::read_to_string(&note).unwrap_or_default() } else { String::new() };
+    let (mut lines, mut missing) = (String::new(), Vec::new());
+    for (role, name) in CALLERS {
+        let id = format!("tenant/{TENANT}/{}/{name}", role.as_str());
+        let id = id.parse().map_err(|error| failed("a caller's name is outside the grammar", &error))?;
+        let caller = as_minted(id, &certs.join("ca.pem"), &certs.join(format!("{}-{name}.pem", role.as_str())))?;
+        let pins: String = caller.pins.keys().iter().map(|pin| format!(" {}", hex::encode(pin.0))).collect();
+        let line = format!("{} {}{pins}\n", caller.id, hex::encode(caller.issuer.0));
+        if !noted.contains(&line) {
+            missing.push(caller);
+        }
+        lines.push_str(&line);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    enrol_offline(config, missing, now, entropy)?;
+    write_private(&note, lines.as_bytes()).map_err(|error| failed("cannot note who is enrolled", &error))
 }
 
 fn configuration(listen: Option<SocketAddr>) -> String {
@@ -236,6 +264,12 @@ const STEPS: &[(&str, &str)] = &[
     ),
     ("When it disappears, and why.", "as_caller shop-backend describe --token-file DIR/token.json"),
     ("How the vault is.", "as_caller operator-oncall status"),
+    (
+        "A carrier is suspended at once. Letting it back in takes two people: the number printed is for the second.",
+        "as_caller key-admin-office callers suspend --role carrier --name parcelo\n\
+         as_caller key-admin-office callers resume --role carrier --name parcelo\n\
+         as_caller operator-oncall approve list",
+    ),
     ("The whole audit log, checked.", "PROGRAM audit verify --config DIR/config.toml"),
 ];
 
@@ -296,10 +330,13 @@ mod tests {
     fn what_an_interrupted_run_did_not_make_is_made_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
         prepared(dir.path()).unwrap();
-        for file in ["certs/carrier-swift.pem", "certs/carrier-swift-key.pem", "certs/crl.pem", "keyring"] {
+        let late = ["keyring", "strongroom.db", "strongroom.lock", "erasure.ledger", "enrolled.txt"];
+        for file in ["certs/carrier-swift.pem", "certs/carrier-swift-key.pem", "certs/crl.pem"].iter().chain(&late) {
             fs::remove_file(dir.path().join(file)).unwrap();
         }
         prepared(dir.path()).unwrap();
+        let enrolled = fs::read_to_string(dir.path().join("enrolled.txt")).unwrap();
+        assert_eq!(enrolled.lines().count(), CALLERS.len());
         assert!(dir.path().join("certs/carrier-swift.pem").exists() && dir.path().join("keyring").exists());
     }
 

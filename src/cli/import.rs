@@ -240,7 +240,11 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::RevisionConflict
         | R::IdempotencyKeyReused
         | R::Unavailable
-        | R::Tampered => false,
+        | R::Tampered
+        | R::NotAHash
+        | R::AlreadyEnrolled
+        | R::NotTwoPeople
+        | R::ApprovalOver => false,
     }
 }
 

@@ -79,8 +79,16 @@ A whole configuration (relative paths start at the file's folder):
   name = \"swift\"
   serial = '[A-Z]{2}[0-9]{9}'              # what this carrier's parcel numbers look like
 
+  [[anchor]]                               # whom each CA of tls.roots may speak for; left out: all for everyone
+  roots = \"certs/ca.pem\"
+  tenants = [\"kitchenware\"]
+  roles = [\"shop\", \"warehouse\", \"customer-service\", \"finance\", \"operator\", \"auditor\", \"key-admin\",
+           \"privacy-officer\", \"carrier\"]
+
 Examples:
-  strongroom keys init --config strongroom.toml && strongroom serve --config strongroom.toml
+  strongroom keys init --config strongroom.toml
+  strongroom callers enrol --help          # nobody comes in before being enrolled
+  strongroom serve --config strongroom.toml
   kill -HUP $(pidof strongroom)            # after a certificate or a revocation list was renewed";
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -144,7 +152,10 @@ impl Running {
         // The first phone number must not wait for the numbering plans.
         crate::domain::field::phone::warm();
         let trust = Trust::load(config.trust.clone()).map_err(|error| failed("cannot use the certificates", &error))?;
-        let root = root_status(&config)?;
+        let mut root = root_status(&config)?;
+        if config.trust.anchors.is_empty() {
+            root.warnings.push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
+        }
         let keyring = Arc::new(keys::unlock(&config.root, &config.keyring)?);
         let listener = Listener::bind(&config.listener)
             .map_err(|error| failed(&format!("cannot listen on {}", config.listener.address), &error))?;
@@ -162,6 +173,9 @@ impl Running {
         let vault = opened
             .map_err(|error| failed("cannot start a runtime", &error))?
             .map_err(|error| failed("cannot take the store into service", &error))?;
+        if !vault.has_callers() {
+            tracing::warn!("nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first");
+        }
         let mut running = Self { address: listener.local_addr(), vault, trust, stop: Stop::new(), threads: Vec::new() };
         let first =
             running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;

@@ -69,6 +69,51 @@ impl Role {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CertificateHash(pub [u8; 32]);
 
+/// SHA-256 of a public key (SubjectPublicKeyInfo, DER; RFC 7469 §2.4): it outlives the certificates that carry the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SpkiHash(pub [u8; 32]);
+
+/// The keys behind a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallerKeys {
+    /// What the certificate certifies.
+    pub own: SpkiHash,
+    /// What the CA signed it with.
+    pub issuer: SpkiHash,
+}
+
+/// Who a caller is, whatever certificate it shows: enrolments, grants and approvals key on this. As text, the path of its
+/// SPIFFE ID.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CallerId {
+    pub tenant: TenantId,
+    pub role: Role,
+    pub name: CallerName,
+}
+
+impl std::fmt::Display for CallerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tenant/{}/{}/{}", self.tenant, self.role.as_str(), self.name.as_str())
+    }
+}
+
+impl std::str::FromStr for CallerId {
+    type Err = BadIdentity;
+    fn from_str(path: &str) -> Result<Self, BadIdentity> {
+        let mut segments = path.split('/');
+        if segments.next() != Some("tenant") {
+            return Err(BadIdentity::Grammar);
+        }
+        let tenant = segments.next().ok_or(BadIdentity::Grammar)?.parse()?;
+        let role = Role::parse(segments.next().ok_or(BadIdentity::Grammar)?).ok_or(BadIdentity::UnknownRole)?;
+        let name = segments.next().ok_or(BadIdentity::Grammar)?.parse()?;
+        if segments.next().is_some() {
+            return Err(BadIdentity::Grammar);
+        }
+        Ok(Self { tenant, role, name })
+    }
+}
+
 /// An authenticated caller: the only source of tenant and role for everything below.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
@@ -76,6 +121,8 @@ pub struct Caller {
     pub role: Role,
     pub name: CallerName,
     pub certificate: CertificateHash,
+    /// `None` for a caller that came by another road than a handshake: it is nobody's second person.
+    pub keys: Option<CallerKeys>,
 }
 
 /// Why a URI is no identity of ours. For the log; the peer sees a closed connection.
@@ -103,17 +150,17 @@ impl Caller {
         if domain != trust_domain {
             return Err(BadIdentity::ForeignTrustDomain);
         }
-        let mut segments = path.split('/');
-        if segments.next() != Some("tenant") {
-            return Err(BadIdentity::Grammar);
-        }
-        let tenant = segments.next().ok_or(BadIdentity::Grammar)?.parse()?;
-        let role = Role::parse(segments.next().ok_or(BadIdentity::Grammar)?).ok_or(BadIdentity::UnknownRole)?;
-        let name = segments.next().ok_or(BadIdentity::Grammar)?.parse()?;
-        if segments.next().is_some() {
-            return Err(BadIdentity::Grammar);
-        }
-        Ok(Self { tenant, role, name, certificate })
+        let CallerId { tenant, role, name } = path.parse()?;
+        Ok(Self { tenant, role, name, certificate, keys: None })
+    }
+
+    #[must_use]
+    pub fn with_keys(self, keys: CallerKeys) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    pub fn id(&self) -> CallerId {
+        CallerId { tenant: self.tenant.clone(), role: self.role, name: self.name.clone() }
     }
 
     /// The SPIFFE path that grants, budgets and logs key on (a renewed certificate keeps it).

@@ -90,6 +90,16 @@ numbers! {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PolicyVersion(pub [u8; 32]);
 
+/// An approval's number: that of the request which asked for it, so that the log tells the whole story under one number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ApprovalId(pub [u8; 16]);
+
+impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

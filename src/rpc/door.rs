@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use tonic::{Request, Status};
 
-use super::identity;
+use super::identity::Peer;
 use super::proto::annotations::METHODS;
 use super::status::{identity_refused, invalid_argument, malformed, role_not_allowed, status};
 use super::trust::Trust;
 use crate::audit::entry::{Action, RefusalCode};
-use crate::domain::caller::Role;
+use crate::domain::caller::{Caller, Role};
 use crate::domain::field::FieldError;
-use crate::domain::time::Clock;
-use crate::vault::{Call, Vault};
+use crate::domain::id::TenantId;
+use crate::domain::time::{Clock, Timestamp};
+use crate::vault::{Call, Vault, days_between};
 
 /// One RPC: its path, and the name its calls go by in the audit log.
 #[derive(Clone, Copy)]
@@ -33,17 +34,31 @@ impl Door {
         Self { vault, trust, clock }
     }
 
-    /// Admits the caller for one call. A live connection whose certificate has expired or was revoked since is refused here.
+    /// Admits the caller for one call of this RPC.
     pub async fn enter<T>(&self, request: &Request<T>, rpc: Rpc) -> Result<Call, Status> {
-        let caller = self.admit(request)?;
-        let call = Call { caller, request: self.vault.new_request() };
+        let peer = request.extensions().get::<Arc<Peer>>().ok_or_else(identity_refused)?;
+        let call = self.welcome(peer, rpc.path).await?;
+        if !may_call(call.caller.role, rpc.path) {
+            self.refused(&call, rpc, RefusalCode::Forbidden).await?;
+            return Err(role_not_allowed());
+        }
+        Ok(call)
+    }
+
+    /// Lets the caller in, whatever it may do here. A live connection whose certificate has expired or was revoked since, or
+    /// whose caller was suspended since, is refused here, and the log tells why.
+    pub async fn welcome(&self, peer: &Peer, path: &str) -> Result<Call, Status> {
+        let call = Call { caller: self.admit(peer)?.clone(), request: self.vault.new_request() };
         if !self.vault.serves(&call.caller.tenant) {
             tracing::info!(reason = "unknown_tenant", "a certificate speaks for a tenant that is not kept here");
             return Err(identity_refused());
         }
-        if !may_call(call.caller.role, rpc.path) {
-            self.refused(&call, rpc, RefusalCode::Forbidden).await?;
-            return Err(role_not_allowed());
+        if let Err(why) = self.vault.welcome(&call.caller) {
+            self.vault.turned_away(&call, action(path), why).await.map_err(|error| status(&error))?;
+            return Err(identity_refused());
+        }
+        if peer.comes_in_first() {
+            self.vault.saw(&call.caller, peer.good_until(), self.clock.now());
         }
         Ok(call)
     }
@@ -64,12 +79,11 @@ impl Door {
     }
 
     /// The answer to a request that is none of our messages, too large, or did not arrive; logged like any other refusal.
-    pub async fn unreadable(&self, peer: &identity::Peer, path: &str) -> Status {
-        let Ok(caller) = peer.admit(&self.trust, self.clock.now()) else { return identity_refused() };
-        if !self.vault.serves(&caller.tenant) {
-            return identity_refused();
-        }
-        let call = Call { caller: caller.clone(), request: self.vault.new_request() };
+    pub async fn unreadable(&self, peer: &Peer, path: &str) -> Status {
+        let call = match self.welcome(peer, path).await {
+            Ok(call) => call,
+            Err(refused) => return refused,
+        };
         let (code, told) = if may_call(call.caller.role, path) {
             (RefusalCode::Invalid, malformed())
         } else {
@@ -81,14 +95,27 @@ impl Door {
         }
     }
 
-    /// Whether the caller of a long-lived stream is still good.
-    pub fn admit<T>(&self, request: &Request<T>) -> Result<crate::domain::caller::Caller, Status> {
-        identity::admit(request, &self.trust, self.clock.now()).map_err(|_| identity_refused())
+    /// Whether the caller of a stream may go on: asked for every message, as its request is long gone.
+    pub fn still_good(&self, peer: &Peer) -> Result<(), Status> {
+        let caller = self.admit(peer)?;
+        self.vault.welcome(caller).map_err(|why| {
+            self.vault.turned_away_midway(caller, why);
+            identity_refused()
+        })
     }
 
-    /// The same for the messages of a stream, whose request is long gone.
-    pub fn still_good(&self, peer: &identity::Peer) -> Result<(), Status> {
-        peer.admit(&self.trust, self.clock.now()).map(drop).map_err(|_| identity_refused())
+    /// What the tenant's operator should know of its callers' certificates, which live by the real clock.
+    pub fn caller_warnings(&self, tenant: &TenantId) -> Vec<String> {
+        self.vault.caller_warnings(tenant, self.clock.now())
+    }
+
+    /// How many whole days are left until then.
+    pub fn days_left(&self, until: Timestamp) -> i64 {
+        days_between(self.clock.now(), until)
+    }
+
+    fn admit<'a>(&self, peer: &'a Peer) -> Result<&'a Caller, Status> {
+        peer.admit(&self.trust, self.clock.now()).map_err(|_| identity_refused())
     }
 }
 
@@ -106,6 +133,15 @@ fn action(path: &str) -> Action {
         "GetDelivery" => Action::GetDelivery,
         "ConfirmDelivery" => Action::ConfirmDelivery,
         "ConfirmClock" => Action::ConfirmClock,
+        "EnrolCaller" => Action::EnrolCaller,
+        "SuspendCaller" => Action::SuspendCaller,
+        "ResumeCaller" => Action::ResumeCaller,
+        "ReplacePins" => Action::ReplacePins,
+        "ListCallers" => Action::ListCallers,
+        "ListApprovals" => Action::ListApprovals,
+        "ShowApproval" => Action::ShowApproval,
+        "Approve" => Action::Approve,
+        "Reject" => Action::Reject,
         _ => Action::Status,
     }
 }

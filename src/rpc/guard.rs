@@ -1,7 +1,8 @@
 //! What stands around every service, before a byte of a request's body is read and after its reply is made.
 //!
-//! INVARIANT: no service, health included, sees a request whose certificate is no longer good; a body that does not arrive in
-//! time or is none of our messages is refused like any other bad request: logged, and with a reason of the protocol's.
+//! INVARIANT: no service, health included, sees a request whose certificate is no longer good or whose caller is not enrolled; a
+//! body that does not arrive in time or is none of our messages is refused like any other bad request: logged, and with a
+//! reason of the protocol's.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -62,10 +63,10 @@ where
             let Some(peer) = request.extensions().get::<Arc<Peer>>().cloned() else {
                 return Ok(identity_refused().into_http());
             };
-            if let Err(refused) = door.still_good(&peer) {
+            let path = request.uri().path().to_owned();
+            if let Err(refused) = door.welcome(&peer, &path).await {
                 return Ok(refused.into_http());
             }
-            let path = request.uri().path().to_owned();
             if path.starts_with("/grpc.health.") && door.vault.store().poisoned().is_some() {
                 return Ok(not_ready().into_http());
             }

@@ -10,9 +10,9 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::domain::caller::{BadIdentity, Caller, CertificateHash};
+use crate::domain::caller::{BadIdentity, Caller, CallerKeys, CertificateHash, SpkiHash};
 use crate::domain::time::{SECOND, Timestamp};
-use crate::rpc::trust::{Trust, TrustSet, timestamp};
+use crate::rpc::trust::{Trust, TrustError, TrustSet, provider, read_certificates, timestamp};
 
 /// Why a certificate does not let its bearer in. For our log; the peer sees a closed connection or `UNAUTHENTICATED`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,6 +36,8 @@ pub enum PeerRefusal {
     UnknownRevocation,
     StaleCrl,
     UnknownIssuer,
+    /// The CA may not speak for this tenant and role.
+    ForeignAnchor,
     BadSignature,
     /// The verifier refused for a reason that has no name here.
     Unverifiable,
@@ -61,6 +63,7 @@ impl PeerRefusal {
             Self::UnknownRevocation => "unknown_revocation",
             Self::StaleCrl => "stale_crl",
             Self::UnknownIssuer => "unknown_issuer",
+            Self::ForeignAnchor => "foreign_anchor",
             Self::BadSignature => "bad_signature",
             Self::Unverifiable => "unverifiable",
         }
@@ -110,6 +113,8 @@ pub struct Peer {
     verdict: ArcSwap<Verdict>,
     /// A refusal was logged and nothing has been admitted since.
     logged: AtomicBool,
+    /// A request came in.
+    came_in: AtomicBool,
 }
 
 /// What one trust set's verifier said of the chain.
@@ -134,13 +139,14 @@ impl Peer {
     ) -> Result<Self, PeerRefusal> {
         let leaf = chain.first().ok_or(PeerRefusal::NoCertificate)?;
         let mut peer = Self {
-            caller: identify(leaf, trust_domain)?,
+            caller: identify(leaf, trust_domain)?.with_keys(keys(chain, set)?),
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
             issuers: Vec::with_capacity(chain.len()),
             not_before: Timestamp(i64::MIN),
             expired_at: Timestamp(i64::MAX),
             verdict: ArcSwap::from_pointee(Verdict { generation: set.generation, refused: None }),
             logged: AtomicBool::new(false),
+            came_in: AtomicBool::new(false),
         };
         for certificate in chain {
             let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerRefusal::Malformed)?;
@@ -150,6 +156,7 @@ impl Peer {
             peer.expired_at = peer.expired_at.min(timestamp(parsed.validity().not_after).plus(SECOND));
         }
         peer.in_time(set, now)?;
+        set.speaks_for(&peer.caller, &peer.chain, now)?;
         Ok(peer)
     }
 
@@ -174,6 +181,16 @@ impl Peer {
         }
     }
 
+    /// `true` once: for the first request that came in.
+    pub(super) fn comes_in_first(&self) -> bool {
+        !self.came_in.load(Ordering::Relaxed) && !self.came_in.swap(true, Ordering::Relaxed)
+    }
+
+    /// The first instant at which a certificate of the chain has expired.
+    pub(super) fn good_until(&self) -> Timestamp {
+        self.expired_at
+    }
+
     fn in_time(&self, set: &TrustSet, now: Timestamp) -> Result<(), PeerRefusal> {
         if now < self.not_before {
             return Err(PeerRefusal::NotYetValid);
@@ -193,8 +210,9 @@ impl Peer {
         let refused = if verdict.generation == set.generation {
             verdict.refused
         } else {
-            let refused = set.verify(&self.chain, now).err();
-            let refused = refused.map(|error| PeerRefusal::from_tls(&error).unwrap_or(PeerRefusal::Unverifiable));
+            let verified = set.verify(&self.chain, now);
+            let verified = verified.map_err(|error| PeerRefusal::from_tls(&error).unwrap_or(PeerRefusal::Unverifiable));
+            let refused = verified.and_then(|()| set.speaks_for(&self.caller, &self.chain, now)).err();
             self.verdict.store(Arc::new(Verdict { generation: set.generation, refused }));
             refused
         };
@@ -226,6 +244,45 @@ fn identify(leaf: &CertificateDer<'_>, trust_domain: &str) -> Result<Caller, Pee
     }
     let hash = CertificateHash(Sha256::digest(leaf).into());
     Caller::from_uri(uri, trust_domain, hash).map_err(PeerRefusal::BadIdentity)
+}
+
+/// The leaf's own key, and the one its signature was made with. SECURITY: which certificate issued the leaf is not what the
+/// client says by the order of its chain: it is one whose key verifies the leaf's signature, and nobody else's does.
+fn keys(chain: &[CertificateDer<'_>], set: &TrustSet) -> Result<CallerKeys, PeerRefusal> {
+    let leaf = chain.first().ok_or(PeerRefusal::NoCertificate)?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| PeerRefusal::Malformed)?;
+    let mut candidates = chain.iter().skip(1).chain(set.roots());
+    let issuer = candidates.find_map(|candidate| {
+        let (_, ca) = X509Certificate::from_der(candidate).ok()?;
+        let is_named = ca.subject().as_raw() == parsed.issuer().as_raw();
+        (is_named && signed(&parsed, candidate)).then(|| spki(&ca))
+    });
+    Ok(CallerKeys { own: spki(&parsed), issuer: issuer.ok_or(PeerRefusal::UnknownIssuer)? })
+}
+
+fn signed(leaf: &X509Certificate<'_>, by: &CertificateDer<'_>) -> bool {
+    let Ok(by) = webpki::EndEntityCert::try_from(by) else { return false };
+    let (message, signature) = (leaf.tbs_certificate.as_ref(), leaf.signature_value.data.as_ref());
+    let algorithms = provider().signature_verification_algorithms.all;
+    algorithms.iter().any(|algorithm| by.verify_signature(*algorithm, message, signature).is_ok())
+}
+
+fn spki(certificate: &X509Certificate<'_>) -> SpkiHash {
+    SpkiHash(Sha256::digest(certificate.public_key().raw).into())
+}
+
+/// The keys' hashes of the certificates in a PEM file, in order; for whoever enrols by file.
+pub fn keys_in(path: &std::path::Path) -> Result<Vec<SpkiHash>, TrustError> {
+    let malformed = || TrustError::Malformed { path: path.to_owned(), what: "certificate" };
+    let hash = |der: &CertificateDer<'_>| X509Certificate::from_der(der).map(|(_, parsed)| spki(&parsed));
+    read_certificates(path)?.iter().map(|der| hash(der).map_err(|_| malformed())).collect()
+}
+
+/// The hash of the first certificate in a PEM file.
+pub fn certificate_in(path: &std::path::Path) -> Result<CertificateHash, TrustError> {
+    let certificates = read_certificates(path)?;
+    let first = certificates.first().ok_or(TrustError::Missing { path: path.to_owned(), what: "certificate" })?;
+    Ok(CertificateHash(Sha256::digest(first).into()))
 }
 
 fn the_one_uri<'a>(leaf: &'a X509Certificate<'_>) -> Result<&'a str, PeerRefusal> {

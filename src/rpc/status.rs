@@ -25,6 +25,10 @@ pub(super) fn status(error: &Error) -> Status {
             tracing::warn!(%cause, "a call was answered UNAVAILABLE");
             (Code::Unavailable, "the vault cannot answer durably now; retry with the same idempotency key")
         }
+        Error::AlreadyEnrolled => (Code::AlreadyExists, "the identity is enrolled otherwise"),
+        Error::NotTwoPeople => (Code::PermissionDenied, "this takes a second person"),
+        Error::RoleNotAllowed => return role_not_allowed(),
+        Error::ApprovalOver => (Code::FailedPrecondition, "the approval is decided, carried out, or out of time"),
     };
     detailed(code, text, reason(error), None)
 }
@@ -82,6 +86,10 @@ fn reason(error: &Error) -> ErrorReason {
         Error::KeyReused => ErrorReason::IdempotencyKeyReused,
         Error::Tampered { .. } => ErrorReason::Tampered,
         Error::Unavailable(_) => ErrorReason::Unavailable,
+        Error::AlreadyEnrolled => ErrorReason::AlreadyEnrolled,
+        Error::NotTwoPeople => ErrorReason::NotTwoPeople,
+        Error::RoleNotAllowed => ErrorReason::RoleNotAllowed,
+        Error::ApprovalOver => ErrorReason::ApprovalOver,
     }
 }
 
@@ -107,6 +115,7 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotATime => ErrorReason::NotATime,
         FieldReason::NotAWindow => ErrorReason::NotAWindow,
         FieldReason::NotAName => ErrorReason::NotAName,
+        FieldReason::NotAHash => ErrorReason::NotAHash,
     }
 }
 

@@ -16,7 +16,10 @@ use rustls::{RootCertStore, version};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::domain::caller::{Caller, Role};
+use crate::domain::id::TenantId;
 use crate::domain::time::{SECOND, Timestamp};
+use crate::rpc::identity::PeerRefusal;
 
 /// Where the trust material lies; all of it PEM.
 #[derive(Clone, Debug)]
@@ -30,6 +33,16 @@ pub struct TrustFiles {
     pub crls: Vec<PathBuf>,
     /// The host part of every caller's SPIFFE ID; compared byte for byte.
     pub trust_domain: String,
+    /// Whom each root may speak for; empty: every root for everyone. Where any is given, every root needs one.
+    pub anchors: Vec<AnchorFile>,
+}
+
+/// Some of the roots, and whom they may speak for.
+#[derive(Clone, Debug)]
+pub struct AnchorFile {
+    pub roots: PathBuf,
+    pub tenants: Vec<TenantId>,
+    pub roles: Vec<Role>,
 }
 
 /// Why trust material was not taken into use.
@@ -53,6 +66,10 @@ pub enum TrustError {
     SecondCrl { path: PathBuf },
     #[error("{path}: a revocation list is not signed by the root it names")]
     ForgedCrl { path: PathBuf },
+    #[error("{path}: an anchor's root is not among the roots")]
+    StrayAnchor { path: PathBuf },
+    #[error("{path}: a root is in no anchor: it would speak for nobody")]
+    RootWithoutAnchor { path: PathBuf },
     #[error("the client certificate verifier cannot be built")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("the TLS library refuses the configuration")]
@@ -72,6 +89,15 @@ pub(super) struct TrustSet {
     pub(super) server: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
     lists: Vec<RevocationList>,
+    roots: Vec<CertificateDer<'static>>,
+    anchors: Vec<Anchor>,
+}
+
+/// Some of the roots: a verifier that knows no other, and whom they may speak for.
+struct Anchor {
+    verifier: Arc<dyn ClientCertVerifier>,
+    tenants: Vec<TenantId>,
+    roles: Vec<Role>,
 }
 
 struct RevocationList {
@@ -123,14 +149,11 @@ impl TrustSet {
             return Err(TrustError::RootWithoutCrl { path: files.roots.clone() });
         }
 
+        let anchors = read_anchors(files, &root_certificates, &crls)?;
         let provider = provider();
         // SECURITY: without lists the verifier would not check revocation at all; read_crls returns at least one. Unknown
         // status is refused by default, and so is it for every certificate of the chain.
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots(&files.roots, root_certificates)?, provider.clone())
-                .with_crls(crls)
-                .enforce_revocation_expiration()
-                .build()?;
+        let verifier = verifier(&files.roots, root_certificates.clone(), crls)?;
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])?
             .with_client_cert_verifier(verifier.clone())
@@ -141,21 +164,77 @@ impl TrustSet {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.max_early_data_size = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { generation, server: Arc::new(server), verifier, lists })
+        Ok(Self { generation, server: Arc::new(server), verifier, lists, roots: root_certificates, anchors })
+    }
+
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// Whether a root that this chain leads to may speak for the caller.
+    pub(super) fn speaks_for(
+        &self,
+        caller: &Caller,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Result<(), PeerRefusal> {
+        let covers = |anchor: &&Anchor| anchor.tenants.contains(&caller.tenant) && anchor.roles.contains(&caller.role);
+        let leads_to = |anchor: &Anchor| verify(anchor.verifier.as_ref(), chain, now).is_ok();
+        let may = self.anchors.is_empty() || self.anchors.iter().filter(covers).any(leads_to);
+        if may { Ok(()) } else { Err(PeerRefusal::ForeignAnchor) }
     }
 
     /// What the handshake verifies: path to a root, validity at `now`, key usage, revocation of the whole chain.
     pub(super) fn verify(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<(), rustls::Error> {
-        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
-        let seconds = u64::try_from(now.0.div_euclid(SECOND)).unwrap_or(0);
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        self.verifier.verify_client_cert(leaf, intermediates, now).map(|_| ())
+        verify(self.verifier.as_ref(), chain, now)
     }
 
     /// When the first revocation list of these issuers (names as DER) goes stale.
     pub(super) fn fresh_until(&self, issuers: &[Vec<u8>]) -> Option<Timestamp> {
         self.lists.iter().filter(|list| issuers.contains(&list.issuer)).map(|list| list.next_update).min()
     }
+}
+
+fn verifier(
+    path: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Arc<dyn ClientCertVerifier>, TrustError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(path, certificates)?, provider());
+    Ok(verifier.with_crls(crls).enforce_revocation_expiration().build()?)
+}
+
+fn verify(
+    verifier: &dyn ClientCertVerifier,
+    chain: &[CertificateDer<'static>],
+    now: Timestamp,
+) -> Result<(), rustls::Error> {
+    let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+    let seconds = u64::try_from(now.0.div_euclid(SECOND)).unwrap_or(0);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    verifier.verify_client_cert(leaf, intermediates, now).map(|_| ())
+}
+
+/// Every anchor's roots are among `roots`, and every root is some anchor's.
+fn read_anchors(
+    files: &TrustFiles,
+    roots: &[CertificateDer<'static>],
+    crls: &[CertificateRevocationListDer<'static>],
+) -> Result<Vec<Anchor>, TrustError> {
+    let (mut anchors, mut anchored) = (Vec::new(), Vec::new());
+    for AnchorFile { roots: path, tenants, roles } in &files.anchors {
+        let certificates = read_certificates(path)?;
+        if !certificates.iter().all(|certificate| roots.contains(certificate)) {
+            return Err(TrustError::StrayAnchor { path: path.clone() });
+        }
+        anchored.extend(certificates.iter().cloned());
+        let verifier = verifier(path, certificates, crls.to_vec())?;
+        anchors.push(Anchor { verifier, tenants: tenants.clone(), roles: roles.clone() });
+    }
+    if !anchors.is_empty() && !roots.iter().all(|root| anchored.contains(root)) {
+        return Err(TrustError::RootWithoutAnchor { path: files.roots.clone() });
+    }
+    Ok(anchors)
 }
 
 pub(super) const ALPN: &[u8] = b"h2";

@@ -2,6 +2,7 @@
 //! kernel drops it with the process, however that ends.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -18,6 +19,7 @@ impl ProcessLock {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(path)
             .map_err(|source| StoreError::io("opening the store's lock file", source))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)

@@ -1,6 +1,8 @@
 //! The rows of facts, in the domain's types. INVARIANT: `canonical` names every column of a row, so the MAC made over it
 //! covers them all; a column that is not in there does not exist.
 
+pub(crate) mod callers;
+
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
 use crate::domain::id::{CallerName, DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};

@@ -8,6 +8,8 @@ mod read;
 mod write;
 mod writer;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +44,7 @@ impl Sqlite {
             return Err(StoreError::Refused(format!("SQLite {} is too old", rusqlite::version())));
         }
         let lock = ProcessLock::take(&paths.database.with_extension("lock"))?;
+        create_private(&paths.database)?;
         let mut connection = connect(&paths.database, false)?;
         migrate(&mut connection)?;
         let writer = Writer::start(connection, paths, keyring, clock)?;
@@ -97,6 +100,16 @@ impl Sqlite {
             readers.push(connection);
         }
         answer
+    }
+}
+
+/// Makes the file where there is none, for our eyes alone; SQLite gives its log and shared memory the same permissions.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("making the database", source))
+        }
+        _made_or_there => Ok(()),
     }
 }
 

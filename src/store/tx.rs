@@ -1,6 +1,8 @@
 //! Transactions in the domain's words. INVARIANT: every row of facts is authenticated as it is read and as it is written,
 //! here and nowhere else, so that a backend cannot forget it; row counts are checked.
 
+pub(crate) mod callers;
+
 use std::ops::Deref;
 
 use super::ledger::LedgerEntry;
@@ -27,7 +29,7 @@ pub(crate) struct Stamp {
 pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
-pub(crate) trait Reads {
+pub(crate) trait Reads: callers::CallerReads {
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;
@@ -58,7 +60,7 @@ pub(crate) trait Reads {
 }
 
 /// What a backend can change. Answers how many rows changed.
-pub(crate) trait Writes: Reads {
+pub(crate) trait Writes: Reads + callers::CallerWrites {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
     fn delete_record(&self, id: RecordId) -> Result<usize, StoreError>;

@@ -1,7 +1,7 @@
 //! One call: who asks, and the entry it leaves. INVARIANT: an entry is made of what the certificate and the store say, never
 //! of what the client sent.
 
-use crate::audit::entry::{Action, Actor, Entry, RefusalCode, RequestId, SubjectTag, Verdict};
+use crate::audit::entry::{Action, Actor, Entry, RefusalCode, RequestId, SubjectTag, Verdict, Whom};
 use crate::domain::caller::Caller;
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
@@ -51,6 +51,17 @@ impl Draft {
         self
     }
 
+    pub(crate) fn whom(mut self, whom: Whom) -> Self {
+        self.entry.whom = Some(whom);
+        self
+    }
+
+    /// Tells it under another request's number: one story, one number.
+    pub(crate) fn under(mut self, request: RequestId) -> Self {
+        self.entry.request = request;
+        self
+    }
+
     pub(crate) fn done(self) -> Entry {
         self.entry
     }
@@ -73,5 +84,6 @@ fn blank(request: RequestId, tenant: TenantId, actor: Actor, action: Action, at:
         verdict: Verdict::Done,
         outcomes: Vec::new(),
         subject: None,
+        whom: None,
     }
 }

@@ -25,6 +25,14 @@ pub enum Error {
     Tampered { table: &'static str },
     #[error("the vault cannot answer durably: {0}")]
     Unavailable(StoreError),
+    #[error("this identity is enrolled otherwise")]
+    AlreadyEnrolled,
+    #[error("this takes a second person")]
+    NotTwoPeople,
+    #[error("the role does not decide this")]
+    RoleNotAllowed,
+    #[error("the approval is decided, used or out of time")]
+    ApprovalOver,
 }
 
 impl Error {

@@ -28,6 +28,9 @@ pub(crate) struct Mark {
     state: Mutex<State>,
 }
 
+/// The mark of a store that was written to and never served.
+const NEVER: i64 = i64::MIN + 1;
+
 impl Mark {
     /// The mark as last saved; a store that never had one starts at the wall clock.
     pub(crate) fn load(view: &View<'_>, clock: &dyn Clock) -> Result<Self, StoreError> {
@@ -37,6 +40,7 @@ impl Mark {
             None if view.audit_frontier()?.size() == 0 => fresh,
             // Saved before the log's first entry: if it is gone, someone deleted it.
             None => return Err(StoreError::Tampered { table: "meta" }),
+            Some(NEVER) => fresh,
             Some(mark) => State {
                 mark: Timestamp(mark),
                 boot: view.meta_i64("mark_boot")?.unwrap_or(fresh.boot),
@@ -44,6 +48,12 @@ impl Mark {
             },
         };
         Ok(Self { state: Mutex::new(state) })
+    }
+
+    /// Notes, before what will be the log's first entry, that no vault has served this store yet.
+    pub(crate) fn not_yet(tx: &Tx<'_>) -> Result<(), StoreError> {
+        let is_new = tx.meta_i64("mark")?.is_none() && tx.audit_frontier()?.size() == 0;
+        if is_new { tx.set_meta_i64("mark", NEVER) } else { Ok(()) }
     }
 
     /// Moves the mark as far as it may go now, and answers it.

@@ -18,6 +18,31 @@ const PACKAGE: &str = "strongroom.v1";
 
 /// Texts that speak of the vault, the shop's partners or its rules, never of a person. All others are marked.
 const NO_PII: &[&str] = &[
+    "Approval.about",
+    "Approval.approval_id",
+    "Approval.asked_by",
+    "Approval.asked_key",
+    "Approval.decided_by",
+    "Approval.decided_key",
+    "Approval.digest",
+    "ApproveRequest.approval_id",
+    "Caller.enrolled_by",
+    "Caller.issuer",
+    "Caller.name",
+    "Caller.pins",
+    "Caller.suspended_certificates",
+    "EnrolCallerRequest.issuer",
+    "EnrolCallerRequest.name",
+    "EnrolCallerRequest.pins",
+    "PendingApproval.approval_id",
+    "RejectRequest.approval_id",
+    "ReplacePinsRequest.name",
+    "ReplacePinsRequest.pins",
+    "ResumeCallerRequest.certificate",
+    "ResumeCallerRequest.name",
+    "ShowApprovalRequest.approval_id",
+    "SuspendCallerRequest.certificate",
+    "SuspendCallerRequest.name",
     "DescribeResponse.due_by",
     "DescribeResponse.erase_reason",
     "DescribeResponse.policy_version",
@@ -210,6 +235,11 @@ const PRINTED: &[Printed] = printed![
     RevokeShipmentRequest RevokeShipmentResponse
     GetDeliveryRequest GetDeliveryResponse ConfirmDeliveryRequest ConfirmDeliveryResponse
     StatusRequest StatusResponse ConfirmClockRequest ConfirmClockResponse
+    Caller EnrolCallerRequest EnrolCallerResponse SuspendCallerRequest SuspendCallerResponse
+    ResumeCallerRequest ResumeCallerResponse ReplacePinsRequest ReplacePinsResponse
+    ListCallersRequest ListCallersResponse PendingApproval
+    Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
+    ApproveRequest ApproveResponse RejectRequest RejectResponse
 ];
 
 fn canary() -> String {
@@ -242,8 +272,17 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
             &proto::TokenizeStreamResponse::decode(bytes("TokenizeStreamResponse").as_slice()).unwrap().result.unwrap(),
         ),
         print(&proto::BatchDetokenizeItem::decode(bytes("BatchDetokenizeItem").as_slice()).unwrap().result.unwrap()),
+        print(&proto::ResumeCallerResponse::decode(bytes("ResumeCallerResponse").as_slice()).unwrap().result.unwrap()),
+        print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
     ];
-    let names = ["FieldValue", "FieldResult", "TokenizeStreamResponse", "BatchDetokenizeItem"];
+    let names = [
+        "FieldValue",
+        "FieldResult",
+        "TokenizeStreamResponse",
+        "BatchDetokenizeItem",
+        "ResumeCallerResponse",
+        "ReplacePinsResponse",
+    ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();
     assert_eq!(oneofs, names.len());

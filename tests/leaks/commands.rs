@@ -14,6 +14,8 @@ use crate::served::Served;
 pub const ALLOWED: &[&str] = &[
     "--at TIME",
     "--carrier NAME",
+    // A certificate's or a key's hash says nothing of a person.
+    "--certificate-hash HEX",
     "--class CLASS",
     "--days DAYS",
     "--fields FIELDS",
@@ -26,6 +28,7 @@ pub const ALLOWED: &[&str] = &[
     "--not-before TIME",
     "--ordinal NUMBER",
     "--parcel NUMBER",
+    "--pin HEX",
     "--purpose PURPOSE",
     "--reads NUMBER",
     "--reason REASON",
@@ -41,6 +44,8 @@ pub const ALLOWED: &[&str] = &[
     // A grant's number says nothing of a person.
     "GRANT",
     "HOSTS",
+    // An approval's.
+    "NUMBER",
     // A path.
     "ORDERS.jsonl",
 ];
@@ -116,10 +121,32 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     import(served, canaries);
     served.silent_command("operator-oncall", &["status"], "");
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
+    callers(served);
     let config = served.data().join("config.toml");
     served.silent_command(shop, &["audit", "verify", "--config", config.to_str().unwrap()], "");
     served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);
     served.refused_command(shop, &["erase", "--reason", "subject_request"], &strange);
+}
+
+/// A carrier is suspended and let back in by two people.
+fn callers(served: &mut Served) {
+    let (admin, second) = ("key-admin-office", "operator-oncall");
+    let one = ["--role", "carrier", "--name", "parcelo"];
+    let command = |verb: &'static str| [&["callers", verb], one.as_slice()].concat();
+    served.silent_command(admin, &command("enrol"), "");
+    served.silent_command(admin, &command("suspend"), "");
+    served.refused_command(admin, &command("enrol"), "");
+    served.refused_command(second, &command("resume"), "");
+    let pending: Value = serde_json::from_str(&served.silent_command(admin, &command("resume"), "")).unwrap();
+    let number = pending["pending_approval"].as_str().unwrap();
+    served.refused_command(admin, &["approve", "yes", number], "");
+    assert!(served.silent_command(second, &["approve", "list"], "").contains(number));
+    served.silent_command(second, &["approve", "show", number], "");
+    served.silent_command(second, &["approve", "yes", number], "");
+    let back: Value = serde_json::from_str(&served.silent_command(admin, &command("resume"), "")).unwrap();
+    assert_eq!((back["name"].as_str(), back["suspended"].as_bool()), (Some("parcelo"), Some(false)));
+    served.refused_command(second, &["approve", "no", number], "");
+    assert!(served.silent_command(admin, &["callers", "list"], "").contains("in force"));
 }
 
 /// Stores two customers; the second stays.

@@ -7,7 +7,7 @@ use strongroom::audit::entry::{Action, Actor, Entry, RefusalCode, Verdict};
 use strongroom::audit::verify::unpack;
 use strongroom::domain::vocabulary::{EraseReason, EventKind, Field, Purpose};
 use strongroom::store::{LogVerdict, StorePaths, verify_log};
-use strongroom::vault::{Description, Detokenize, Error, Released, Vault};
+use strongroom::vault::{Description, Detokenize, Enrolled, Error, Released, Vault};
 
 use super::story::{self, Answer, Step, Story, call, numbered};
 
@@ -98,6 +98,17 @@ async fn everything(story: &Story, vault: &Vault) -> Vec<Said> {
     said.request = 0;
     said.answer = vault.sweep().await.map(|swept| format!("{} destroyed", swept.destroyed));
     all.push(said);
+    let mut said = next("callers".to_owned(), false);
+    let callers = vault.list_callers(&call(story::ADMIN, said.request)).await;
+    let shown = |callers: Vec<Enrolled>| callers.iter().map(|one| format!("{:?}", one.enrolment)).collect::<String>();
+    said.answer = callers.map(shown);
+    all.push(said);
+    for id in &story.approvals {
+        let mut said = next(format!("approval {id}"), false);
+        let approval = vault.show_approval(&call(story::OPERATOR, said.request), *id).await;
+        said.answer = approval.map(|approval| format!("{approval:?}"));
+        all.push(said);
+    }
     let mut said = next("status".to_owned(), false);
     let status = vault.status(&call("tenant/kitchenware/operator/oncall", said.request)).await;
     said.answer = status.map(|_| "a status".to_owned());

@@ -9,19 +9,20 @@ use strongroom::audit::entry::RequestId;
 use strongroom::crypto::entropy::{OsEntropy, SeededEntropy};
 use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::root::RootKey;
-use strongroom::domain::caller::{Caller, CertificateHash};
+use strongroom::domain::caller::{Caller, CallerId, CallerKeys, CertificateHash, Role, SpkiHash};
 use strongroom::domain::field::{
     Address, CustomerReference, Email, FieldValue, IdempotencyKey, Name, PaymentAccount, Phone, RawAddress, Serial,
 };
-use strongroom::domain::id::{GrantId, Revision};
+use strongroom::domain::id::{ApprovalId, GrantId, Revision};
 use strongroom::domain::time::{Clock, DAY, SimulatedClock, Timestamp};
 use strongroom::domain::token::Token;
 use strongroom::domain::vocabulary::{Class, EraseReason, EventKind};
+use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
 use strongroom::store::{Store, StoreError, StorePaths};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, Error, GrantShipment, Parts, ReportEvent, RevokeShipment, RootStatus,
-    Tokenize, Vault,
+    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, Named, OnTheMachine, Parts, ReportEvent,
+    ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -32,6 +33,8 @@ const START: Timestamp = Timestamp(1_767_571_200_000_000);
 pub const SHOP: &str = "tenant/kitchenware/shop/backend";
 pub const OTHER_SHOP: &str = "tenant/garden/shop/backend";
 pub const SWIFT: &str = "tenant/kitchenware/carrier/swift";
+pub const ADMIN: &str = "tenant/kitchenware/key-admin/office";
+pub const OPERATOR: &str = "tenant/kitchenware/operator/oncall";
 pub const PARCELO: &str = "tenant/kitchenware/carrier/parcelo";
 
 /// One thing that someone asks of the vault. Its `Debug` form is its idempotency key.
@@ -136,6 +139,8 @@ pub struct Story {
     folder: TempDir,
     pub keyring: Arc<Keyring>,
     pub known: Known,
+    /// What waited for a second person: one request approved, one rejected, one open.
+    pub approvals: Vec<ApprovalId>,
     pub done: Vec<Done>,
     pub end: Timestamp,
 }
@@ -171,10 +176,13 @@ impl Story {
     pub fn tell_steps(steps: &[Step]) -> Self {
         let folder = folder();
         let (keyring, clock) = (new_keyring(), SimulatedClock::starting_at(START));
-        let mut story = Self { folder, keyring, known: Known::default(), done: Vec::new(), end: START };
+        let mut story = Self { folder, keyring, known: Known::default(), approvals: Vec::new(), done: Vec::new(), end: START };
         let runtime = runtime();
         let vault = story.open(&runtime, &story.paths(), &clock).unwrap();
+        let people = [ADMIN, OPERATOR, SWIFT, PARCELO].map(enrolled).into();
+        enrol_on_the_machine(vault.store(), people, numbered(1), START).unwrap();
         runtime.block_on(async {
+            story.approvals = approvals(&vault).await;
             for step in steps {
                 story.go_on(&vault, &clock, step).await;
             }
@@ -312,6 +320,40 @@ impl Story {
             Later(_) => Ok(done()),
         }
     }
+}
+
+/// Whom the machine enrols; each has a key of its own, which powerful roles pin.
+fn enrolled(path: &'static str) -> OnTheMachine {
+    let id: CallerId = path.parse().unwrap();
+    let own = PINNED.contains(&id.role).then(|| key(path));
+    OnTheMachine { issuer: SpkiHash([9; 32]), pins: Pins::new(id.role, own.into_iter().collect()).unwrap(), id }
+}
+
+fn key(path: &str) -> SpkiHash {
+    SpkiHash([u8::try_from(path.len()).unwrap(); 32])
+}
+
+/// Two carriers suspended, and three requests to let them back in.
+async fn approvals(vault: &Vault) -> Vec<ApprovalId> {
+    let by = |path: &str, request| {
+        let Call { caller, request } = call(path, request);
+        Call { caller: caller.with_keys(CallerKeys { own: key(path), issuer: SpkiHash([9; 32]) }), request }
+    };
+    let mut waited = Vec::new();
+    for (number, (name, word)) in
+        [("swift", Some(Word::No)), ("swift", Some(Word::Yes)), ("parcelo", None)].into_iter().enumerate()
+    {
+        let caller = || Named { role: Role::Carrier, name: name.parse().unwrap() };
+        let admin = by(ADMIN, 10 + u64::try_from(number).unwrap());
+        vault.suspend_caller(&admin, &SuspendCaller { caller: caller(), certificate: None }).await.unwrap();
+        let asked = vault.resume_caller(&admin, &ResumeCaller { caller: caller(), certificate: None }).await.unwrap();
+        let Gated::Pending(pending) = asked else { panic!("one person was enough") };
+        if let Some(word) = word {
+            vault.decide(&by(OPERATOR, 20), pending.id, word).await.unwrap();
+        }
+        waited.push(pending.id);
+    }
+    waited
 }
 
 pub enum Answer {

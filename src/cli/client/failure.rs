@@ -172,7 +172,7 @@ fn advice(reason: ErrorReason) -> &'static str {
         }
         R::NotFound => "there is nothing of that kind for this caller",
         R::RoleNotAllowed => "the certificate's role may not call this; use another certificate",
-        R::IdentityRefused => "the certificate is expired, revoked, or no identity of this vault; get a new one",
+        R::IdentityRefused => "the certificate is expired, revoked or suspended, or its identity is not enrolled: ask a key admin",
         R::RevisionConflict => "the record has changed; describe it, look again, and send its revision",
         R::TooLate => "the record's retention was over before this arrived",
         R::Erased => "the record is destroyed",
@@ -180,6 +180,12 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::IdempotencyKeyReused => "the idempotency key belongs to a different request; use a fresh one",
         R::Unavailable => "try again soon, with the same --idempotency-key if you gave one",
         R::Tampered => "stored data failed its authentication; the operator has been told",
+        R::NotAHash => "give a SHA-256 hash, or an approval's number, in hexadecimal digits",
+        R::AlreadyEnrolled => "the identity is enrolled otherwise or suspended; see `strongroom callers list`",
+        R::NotTwoPeople => {
+            "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
+        }
+        R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }
 

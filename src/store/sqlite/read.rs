@@ -1,6 +1,8 @@
 //! The statements that read. INVARIANT: every statement starts with its function's name, and a column that does not decode
 //! is named without its value.
 
+mod callers;
+
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
 use super::sql;

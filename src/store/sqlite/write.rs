@@ -1,6 +1,8 @@
 //! The statements that write. INVARIANT: every statement starts with its function's name and answers how many rows it
 //! changed; who calls checks the count.
 
+mod callers;
+
 use rusqlite::{Connection, params};
 
 use super::sql;
