@@ -89,8 +89,10 @@ pub enum Reason {
     Pattern(#[from] BadPattern),
     #[error("is given twice")]
     Twice,
-    #[error("is no role; the roles are shop, carrier, warehouse, customer-service, finance, privacy-officer, operator, \
-             auditor, key-admin")]
+    #[error(
+        "is no role; the roles are shop, carrier, warehouse, customer-service, finance, privacy-officer, operator, \
+             auditor, key-admin"
+    )]
     NotARole,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
@@ -309,9 +311,8 @@ fn serial_patterns(raw: &[RawCarrier]) -> Result<BTreeMap<CallerName, SerialPatt
 fn anchors(raw: &[RawAnchor], folder: &Path) -> Result<Vec<AnchorFile>, At> {
     let anchor = |raw: &RawAnchor| {
         let tenants = raw.tenants.iter().map(|tenant| name(tenant, "anchor.tenants")).collect::<Result<_, At>>()?;
-        let role = |raw: &Spanned<String>| {
-            Role::parse(raw.get_ref()).ok_or((raw.span(), "anchor.roles", Reason::NotARole))
-        };
+        let role =
+            |raw: &Spanned<String>| Role::parse(raw.get_ref()).ok_or((raw.span(), "anchor.roles", Reason::NotARole));
         let roles = raw.roles.iter().map(role).collect::<Result<_, At>>()?;
         Ok(AnchorFile { roots: folder.join(&raw.roots), tenants, roles })
     };

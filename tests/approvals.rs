@@ -24,8 +24,8 @@ use strongroom::rpc::proto::approval_service_client::ApprovalServiceClient;
 use strongroom::rpc::proto::operations_service_client::OperationsServiceClient;
 use strongroom::rpc::proto::{
     Approval, ApprovalState, ApproveRequest, Caller, EnrolCallerRequest, ListApprovalsRequest, RejectRequest,
-    ReplacePinsRequest, ResumeCallerRequest, ShowApprovalRequest, StatusRequest, SuspendCallerRequest, replace_pins_response,
-    resume_caller_response,
+    ReplacePinsRequest, ResumeCallerRequest, ShowApprovalRequest, StatusRequest, SuspendCallerRequest,
+    replace_pins_response, resume_caller_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};

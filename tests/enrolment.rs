@@ -234,7 +234,8 @@ fn a_suspension_works_though_who_asked_for_it_hangs_up() {
         let shown = caller(Role::Carrier, name);
         vault.welcome(&shown).unwrap();
         let call = Call { caller: admin.clone(), request: RequestId([1; 16]) };
-        let ask = SuspendCaller { caller: Named { role: Role::Carrier, name: name.parse().unwrap() }, certificate: None };
+        let ask =
+            SuspendCaller { caller: Named { role: Role::Carrier, name: name.parse().unwrap() }, certificate: None };
         house.run(async {
             tokio::select! {
                 biased;

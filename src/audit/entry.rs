@@ -354,29 +354,31 @@ pub(super) mod tests {
         let verdict = of(select(RefusalCode::ALL)).prop_map(|code| code.map_or(Verdict::Done, Verdict::Refused));
         let outcomes = proptest::collection::vec((select(Field::ALL), select(Outcome::ALL)), 0..9);
         let certificate = of(any::<[u8; 8]>());
-        let whom = (select(&Role::ALL[..]), "[a-z][a-z0-9-]{0,62}", certificate).prop_map(|(role, name, certificate)| {
-            let name = name.parse().unwrap();
-            match certificate {
-                None => Whom::Caller { role, name },
-                Some(certificate) => Whom::Certificate { role, name, certificate },
-            }
-        });
+        let whom =
+            (select(&Role::ALL[..]), "[a-z][a-z0-9-]{0,62}", certificate).prop_map(|(role, name, certificate)| {
+                let name = name.parse().unwrap();
+                match certificate {
+                    None => Whom::Caller { role, name },
+                    Some(certificate) => Whom::Certificate { role, name, certificate },
+                }
+            });
         let what = (select(Action::ALL), of(select(Class::ALL)), of(select(Purpose::ALL)), verdict, outcomes);
-        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>()), of(whom)).prop_map(
-            |(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject, whom)| Entry {
-                at: Timestamp(at),
-                request: RequestId(request),
-                tenant: tenant.parse().unwrap(),
-                actor,
-                action,
-                class,
-                purpose,
-                verdict,
-                outcomes,
-                subject: subject.map(SubjectTag),
-                whom,
-            },
-        )
+        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>()), of(whom))
+            .prop_map(|(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject, whom)| {
+                Entry {
+                    at: Timestamp(at),
+                    request: RequestId(request),
+                    tenant: tenant.parse().unwrap(),
+                    actor,
+                    action,
+                    class,
+                    purpose,
+                    verdict,
+                    outcomes,
+                    subject: subject.map(SubjectTag),
+                    whom,
+                }
+            })
     }
 
     /// A carrier's read, different for every `n`.

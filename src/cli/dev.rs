@@ -142,7 +142,8 @@ fn mint_missing(dir: &Path, now: Timestamp) -> Result<(), MintError> {
 /// that a store in service need not be opened to know.
 fn enrol_missing(dir: &Path, config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<(), Failure> {
     let (note, certs) = (dir.join(ENROLLED), dir.join(CERTS));
-    let noted = if config.store.database.exists() { fs::read_to_string(&note).unwrap_or_default() } else { String::new() };
+    let noted =
+        if config.store.database.exists() { fs::read_to_string(&note).unwrap_or_default() } else { String::new() };
     let (mut lines, mut missing) = (String::new(), Vec::new());
     for (role, name) in CALLERS {
         let id = format!("tenant/{TENANT}/{}/{name}", role.as_str());

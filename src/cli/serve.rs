@@ -154,7 +154,8 @@ impl Running {
         let trust = Trust::load(config.trust.clone()).map_err(|error| failed("cannot use the certificates", &error))?;
         let mut root = root_status(&config)?;
         if config.trust.anchors.is_empty() {
-            root.warnings.push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
+            root.warnings
+                .push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
         }
         let keyring = Arc::new(keys::unlock(&config.root, &config.keyring)?);
         let listener = Listener::bind(&config.listener)
@@ -174,7 +175,9 @@ impl Running {
             .map_err(|error| failed("cannot start a runtime", &error))?
             .map_err(|error| failed("cannot take the store into service", &error))?;
         if !vault.has_callers() {
-            tracing::warn!("nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first");
+            tracing::warn!(
+                "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
+            );
         }
         let mut running = Self { address: listener.local_addr(), vault, trust, stop: Stop::new(), threads: Vec::new() };
         let first =

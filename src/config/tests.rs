@@ -82,8 +82,18 @@ fn every_mistake_is_named_with_its_line_key_and_reason() {
         ("'builtin:kitchenware'", "'none.toml'", 24, "none.toml: cannot be read"),
         ("[[carrier]]", "[[tenant]]\nname = 'kitchenware'\npolicy = 'builtin:kitchenware'\n[[carrier]]", 27, "twice"),
         ("'swift'", "'swift'\nserial = 'x'\n[[carrier]]\nname = 'swift'", 30, "carrier.name: is given twice"),
-        ("[[carrier]]", "[[anchor]]\nroots = 'a'\ntenants = ['K']\nroles = []\n[[carrier]]", 28, "anchor.tenants: a name"),
-        ("[[carrier]]", "[[anchor]]\nroots = 'a'\ntenants = []\nroles = ['king']\n[[carrier]]", 29, "anchor.roles: is no role"),
+        (
+            "[[carrier]]",
+            "[[anchor]]\nroots = 'a'\ntenants = ['K']\nroles = []\n[[carrier]]",
+            28,
+            "anchor.tenants: a name",
+        ),
+        (
+            "[[carrier]]",
+            "[[anchor]]\nroots = 'a'\ntenants = []\nroles = ['king']\n[[carrier]]",
+            29,
+            "anchor.roles: is no role",
+        ),
         ("'[A-Z]{2}[0-9]{9}'", "'('", 28, "carrier.serial: a serial pattern must be"),
     ] {
         let shown = load(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();

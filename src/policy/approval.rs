@@ -44,7 +44,6 @@ impl Verb {
     }
 }
 
-
 /// SHA-256 of a request's canonical bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestDigest(pub [u8; 32]);

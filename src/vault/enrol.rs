@@ -150,15 +150,15 @@ impl Vault {
     pub async fn replace_pins(&self, call: &Call, ask: &ReplacePins) -> Result<Gated<Enrolled>, Error> {
         let (id, pins) = (ask.caller.of(call), ask.pins.clone());
         let keys: Vec<String> = pins.keys().iter().map(|key| hex::encode(key.0)).collect();
-        let about = format!("pin {id} to the keys {}", if keys.is_empty() { "(any)".into() } else { keys.join(" and ") });
+        let about =
+            format!("pin {id} to the keys {}", if keys.is_empty() { "(any)".into() } else { keys.join(" and ") });
         let wanted = pins.clone();
         let request = move |now: &Enrolment| {
             let canonical = Canonical::new("replace_pins").bytes(now.id.to_string().as_bytes()).u64(now.version);
             wanted.keys().iter().fold(canonical, |canonical, key| canonical.bytes(&key.0))
         };
-        let change = move |enrolment: Enrolment| {
-            (enrolment.pins != pins).then(|| Enrolment { pins: pins.clone(), ..enrolment })
-        };
+        let change =
+            move |enrolment: Enrolment| (enrolment.pins != pins).then(|| Enrolment { pins: pins.clone(), ..enrolment });
         let draft = Draft::of(call, Action::ReplacePins, self.now()).whom(whom(&id, None));
         self.change_by_two(call, Verb::ReplacePins, id, about, draft, request, change).await
     }
@@ -168,7 +168,8 @@ impl Vault {
         let draft = Draft::of(call, Action::ListCallers, self.now());
         let tenant = &call.caller.tenant;
         let read = || {
-            let all: Result<Vec<Enrolment>, StoreError> = self.store().read(|view| view.enrolments())?.into_iter().collect();
+            let all: Result<Vec<Enrolment>, StoreError> =
+                self.store().read(|view| view.enrolments())?.into_iter().collect();
             let ours = all?.into_iter().filter(|enrolment| enrolment.id.tenant == *tenant);
             Ok(ours.map(|enrolment| self.enrolled(enrolment)).collect())
         };

@@ -176,7 +176,8 @@ impl Story {
     pub fn tell_steps(steps: &[Step]) -> Self {
         let folder = folder();
         let (keyring, clock) = (new_keyring(), SimulatedClock::starting_at(START));
-        let mut story = Self { folder, keyring, known: Known::default(), approvals: Vec::new(), done: Vec::new(), end: START };
+        let mut story =
+            Self { folder, keyring, known: Known::default(), approvals: Vec::new(), done: Vec::new(), end: START };
         let runtime = runtime();
         let vault = story.open(&runtime, &story.paths(), &clock).unwrap();
         let people = [ADMIN, OPERATOR, SWIFT, PARCELO].map(enrolled).into();

@@ -172,7 +172,9 @@ fn advice(reason: ErrorReason) -> &'static str {
         }
         R::NotFound => "there is nothing of that kind for this caller",
         R::RoleNotAllowed => "the certificate's role may not call this; use another certificate",
-        R::IdentityRefused => "the certificate is expired, revoked or suspended, or its identity is not enrolled: ask a key admin",
+        R::IdentityRefused => {
+            "the certificate is expired, revoked or suspended, or its identity is not enrolled: ask a key admin"
+        }
         R::RevisionConflict => "the record has changed; describe it, look again, and send its revision",
         R::TooLate => "the record's retention was over before this arrived",
         R::Erased => "the record is destroyed",

@@ -50,11 +50,14 @@ fn pins(role: Role, wire: &[String]) -> Parsed<Pins> {
     }
     let keys: Vec<SpkiHash> = wire.iter().map(|text| hash("pins", text).map(SpkiHash)).collect::<Parsed<_>>()?;
     Pins::new(role, keys).map_err(|bad| {
-        FieldError::new("pins", match bad {
-            BadPins::Missing => FieldReason::Missing,
-            BadPins::TooMany => FieldReason::TooMany,
-            BadPins::Repeated => FieldReason::Repeated,
-        })
+        FieldError::new(
+            "pins",
+            match bad {
+                BadPins::Missing => FieldReason::Missing,
+                BadPins::TooMany => FieldReason::TooMany,
+                BadPins::Repeated => FieldReason::Repeated,
+            },
+        )
     })
 }
 
@@ -88,10 +91,7 @@ pub(in crate::rpc) fn caller(caller: Enrolled, days_left: impl FnOnce(Timestamp)
 }
 
 pub(in crate::rpc) fn pending(pending: Pending) -> proto::PendingApproval {
-    proto::PendingApproval {
-        approval_id: pending.id.to_string(),
-        expires_at: Some(wire_time(pending.expires_at)),
-    }
+    proto::PendingApproval { approval_id: pending.id.to_string(), expires_at: Some(wire_time(pending.expires_at)) }
 }
 
 pub(in crate::rpc) fn approval(approval: Approval, now: Timestamp) -> proto::Approval {
@@ -106,8 +106,7 @@ pub(in crate::rpc) fn approval(approval: Approval, now: Timestamp) -> proto::App
         State::Used(said, at) => (Shown::Used, Some(said), Some(at)),
     };
     let decided_at = said.as_ref().map(|said| wire_time(said.at));
-    let (decided_by, decided_key) =
-        said.map(|said| (said.by.to_string(), hex::encode(said.key.0))).unwrap_or_default();
+    let (decided_by, decided_key) = said.map(|said| (said.by.to_string(), hex::encode(said.key.0))).unwrap_or_default();
     proto::Approval {
         approval_id: approval.id.to_string(),
         verb: i32::from(approval.verb as u8),
