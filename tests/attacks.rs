@@ -320,7 +320,8 @@ fn planted_normal_synchronisation_does_not_open_the_store() {
     plant(Fault::SynchronousNormal);
     let dir = tempfile::tempdir().unwrap();
     let free = "127.0.0.1:0".parse().unwrap();
-    let config = dev::prepare(&dir.path().join("data"), Some(free), &SystemClock::new(), &OsEntropy).unwrap();
-    let refused = Running::start(config, std::sync::Arc::new(SystemClock::new())).err().unwrap();
+    let prepared = dev::prepare(&dir.path().join("data"), Some(free), &SystemClock::new(), &OsEntropy);
+    let started = prepared.and_then(|config| Running::start(config, std::sync::Arc::new(SystemClock::new())));
+    let refused = started.err().unwrap();
     assert!(refused.to_string().contains("does not synchronise fully"), "{refused}");
 }
