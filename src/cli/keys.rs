@@ -97,7 +97,7 @@ pub(super) fn init_keys(
         .unlock(&header)
         .map_err(|error| failed(&format!("cannot use the root {}", root.path().display()), &error))?;
     Keyring::create(&key, clock.now(), entropy)
-        .save(keyring, &key, entropy)
+        .save(keyring, entropy)
         .map_err(|error| failed(&format!("cannot make the keyring {}", keyring.display()), &error))?;
     Ok(mints)
 }

@@ -14,6 +14,7 @@ use crate::crypto::aead;
 use crate::crypto::entropy::Entropy;
 use crate::crypto::key::{Key, debug_by_name};
 use crate::crypto::root::{Argon2Cost, RootCheck, RootHeader, RootKey, sync_folder_of};
+use crate::crypto::signer::Signer;
 use crate::crypto::slot::Canonical;
 use crate::domain::id::{Epoch, Generation};
 use crate::domain::time::Timestamp;
@@ -33,13 +34,28 @@ pub struct EpochKeys {
 
 pub struct Keyring {
     generation: Generation,
-    root: RootCheck,
+    seal: Arc<RootSeal>,
+    signer: Arc<Signer>,
     active: Arc<EpochKeys>,
     /// Newest first.
     older: Vec<Arc<EpochKeys>>,
 }
 
-debug_by_name!(EpochKeys, Keyring);
+debug_by_name!(EpochKeys, Keyring, RootSeal);
+
+/// What a keyring file is sealed with: a key derived from the root key, and what the file says of that root. It opens what the
+/// process holds in memory anyway and nothing else, so that the root itself can be wiped once the keyring is open.
+struct RootSeal {
+    header: RootHeader,
+    check: RootCheck,
+    key: Key,
+}
+
+impl RootSeal {
+    fn of(root: &RootKey) -> Self {
+        Self { header: *root.header(), check: root.check(), key: root.keyring_key() }
+    }
+}
 
 /// What a keyring file says before it is unlocked. Believe it only after `load`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +91,8 @@ impl Keyring {
     /// Generation 1 with epoch 1, for `root` alone to seal.
     pub fn create(root: &RootKey, now: Timestamp, entropy: &dyn Entropy) -> Self {
         let active = Arc::new(EpochKeys::new(Epoch(1), now, Key::generate(entropy)));
-        Self { generation: Generation(1), root: root.check(), active, older: Vec::new() }
+        let signer = Arc::new(Signer::generate(entropy));
+        Self { generation: Generation(1), seal: Arc::new(RootSeal::of(root)), signer, active, older: Vec::new() }
     }
 
     /// The next generation: a fresh active epoch above all present ones.
@@ -85,11 +102,32 @@ impl Keyring {
         let number = Epoch(self.active.number.0.saturating_add(1));
         let older = std::iter::once(&self.active).chain(&self.older).cloned().collect();
         let active = Arc::new(EpochKeys::new(number, now, Key::generate(entropy)));
-        Self { generation: Generation(self.generation.0.saturating_add(1)), root: self.root, active, older }
+        Self { active, older, ..self.next() }
+    }
+
+    /// The next generation: the same epochs, for `root` to seal from now on.
+    pub fn with_root(&self, root: &RootKey) -> Self {
+        Self { seal: Arc::new(RootSeal::of(root)), ..self.next() }
+    }
+
+    /// The same, as a generation of its own.
+    fn next(&self) -> Self {
+        Self {
+            generation: Generation(self.generation.0.saturating_add(1)),
+            seal: Arc::clone(&self.seal),
+            signer: Arc::clone(&self.signer),
+            active: Arc::clone(&self.active),
+            older: self.older.clone(),
+        }
     }
 
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// What signs the vault's word; the same through all generations, so that what was signed long ago still verifies.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     pub fn active(&self) -> &EpochKeys {
@@ -105,22 +143,19 @@ impl Keyring {
         std::iter::once(&self.active).chain(&self.older).map(Arc::as_ref)
     }
 
-    /// Replaces the file at `path` by this generation, durably, or leaves the old one. Errors: `WrongRoot` when `root` is
-    /// another than the keyring was created or loaded with; a root is never changed by accident.
-    pub fn save(&self, path: &Path, root: &RootKey, entropy: &dyn Entropy) -> Result<(), KeyringError> {
-        if root.check() != self.root {
-            return Err(KeyringError::WrongRoot);
-        }
-        let clear = Clear { generation: self.generation, check: self.root, root: *root.header() }.encode();
+    /// Replaces the file at `path` by this generation, durably, or leaves the old one.
+    pub fn save(&self, path: &Path, entropy: &dyn Entropy) -> Result<(), KeyringError> {
+        let RootSeal { header, check, key } = &*self.seal;
+        let clear = Clear { generation: self.generation, check: *check, root: *header }.encode();
         let body = self.encode_body();
-        let key = root.keyring_key();
-        let sealed = aead::seal(&key, aad(&clear).as_bytes(), &clear, &[&body], body.len(), entropy)
+        let sealed = aead::seal(key, aad(&clear).as_bytes(), &clear, &[&body], body.len(), entropy)
             .ok()
             .filter(|sealed| sealed.len() as u64 <= MAX_FILE)
             .ok_or(KeyringError::TooLarge)?;
         replace(path, &sealed).map_err(KeyringError::Unwritable)
     }
 
+    /// Opens the file with its root. Errors: `WrongRoot` when it was sealed under another.
     pub fn load(path: &Path, root: &RootKey) -> Result<Self, KeyringError> {
         let bytes = read(path)?;
         let (clear, sealed) = Clear::split(&bytes)?;
@@ -131,13 +166,14 @@ impl Keyring {
         if sealed.len() < aead::NONCE {
             return Err(KeyringError::Truncated);
         }
-        let body =
-            aead::open(&root.keyring_key(), aad(clear).as_bytes(), sealed).map_err(|_| KeyringError::NotAuthentic)?;
-        Self::decode_body(&body, parsed.generation, parsed.check)
+        let seal = RootSeal::of(root);
+        let body = aead::open(&seal.key, aad(clear).as_bytes(), sealed).map_err(|_| KeyringError::NotAuthentic)?;
+        Self::decode_body(&body, parsed.generation, seal)
     }
 
     fn encode_body(&self) -> Zeroizing<Vec<u8>> {
-        let mut body = Zeroizing::new(Vec::with_capacity(EPOCH * (1 + self.older.len())));
+        let mut body = Zeroizing::new(Vec::with_capacity(SEED + EPOCH * (1 + self.older.len())));
+        body.extend_from_slice(self.signer.seed().expose());
         for epoch in self.epochs() {
             body.extend_from_slice(&epoch.number.0.to_be_bytes());
             body.extend_from_slice(&epoch.created_at.0.to_be_bytes());
@@ -146,15 +182,17 @@ impl Keyring {
         body
     }
 
-    fn decode_body(body: &[u8], generation: Generation, root: RootCheck) -> Result<Self, KeyringError> {
-        let (entries, rest) = body.as_chunks::<EPOCH>();
+    fn decode_body(body: &[u8], generation: Generation, seal: RootSeal) -> Result<Self, KeyringError> {
+        let (seed, entries) = body.split_first_chunk::<SEED>().ok_or(KeyringError::Malformed)?;
+        let signer = Arc::new(Signer::from_seed(Key::filled(|bytes| *bytes = *seed)));
+        let (entries, rest) = entries.as_chunks::<EPOCH>();
         let mut epochs = entries.iter().map(decode_epoch).collect::<Option<Vec<_>>>().ok_or(KeyringError::Malformed)?;
         let newest_first = epochs.is_sorted_by(|a, b| a.number > b.number);
         if !rest.is_empty() || !newest_first || epochs.is_empty() {
             return Err(KeyringError::Malformed);
         }
         let active = epochs.remove(0);
-        Ok(Self { generation, root, active, older: epochs })
+        Ok(Self { generation, seal: Arc::new(seal), signer, active, older: epochs })
     }
 }
 
@@ -213,6 +251,8 @@ impl EpochKeys {
     }
 }
 
+/// The signer's seed, before the epochs.
+const SEED: usize = 32;
 /// One epoch in the file: number (4), created at (8), key (32).
 const EPOCH: usize = 44;
 

@@ -28,7 +28,7 @@ impl Fixture {
     }
 
     fn saved(&self) -> Vec<u8> {
-        self.two_epochs().save(&self.path(), &self.root, &self.entropy).unwrap();
+        self.two_epochs().save(&self.path(), &self.entropy).unwrap();
         fs::read(self.path()).unwrap()
     }
 
@@ -48,9 +48,10 @@ fn keys(keyring: &Keyring) -> Vec<(Epoch, Timestamp, [u8; 32])> {
 fn a_saved_keyring_loads_with_the_same_epochs_newest_first() {
     let fixture = Fixture::new();
     let keyring = fixture.two_epochs();
-    keyring.save(&fixture.path(), &fixture.root, &fixture.entropy).unwrap();
+    keyring.save(&fixture.path(), &fixture.entropy).unwrap();
     let loaded = Keyring::load(&fixture.path(), &fixture.root).unwrap();
     assert_eq!(keys(&loaded), keys(&keyring));
+    assert_eq!(loaded.signer().public(), keyring.signer().public());
     assert_eq!(keys(&loaded).iter().map(|(number, ..)| number.0).collect::<Vec<_>>(), [2, 1]);
     assert_eq!((loaded.active().number(), loaded.generation()), (Epoch(2), Generation(2)));
     assert_eq!(loaded.epoch(Epoch(1)).unwrap().created_at(), Timestamp(10));
@@ -76,7 +77,7 @@ fn saving_replaces_the_file_and_whatever_a_crash_left_beside_it() {
     fs::write(fixture.folder.path().join("keyring.new"), b"half").unwrap();
     fixture.saved();
     let next = Keyring::load(&fixture.path(), &fixture.root).unwrap().with_new_epoch(Timestamp(30), &fixture.entropy);
-    next.save(&fixture.path(), &fixture.root, &fixture.entropy).unwrap();
+    next.save(&fixture.path(), &fixture.entropy).unwrap();
     assert_eq!(peek(&fixture.path()).unwrap().generation, Generation(3));
     assert_eq!(fs::read_dir(fixture.folder.path()).unwrap().count(), 1);
 }
@@ -123,13 +124,18 @@ fn every_truncation_and_any_longer_file_is_refused() {
 }
 
 #[test]
-fn another_root_neither_loads_nor_saves() {
+fn only_the_root_that_it_is_sealed_under_opens_it() {
     let fixture = Fixture::new();
     fixture.saved();
     let other = RootKey::generate(&fixture.entropy);
-    assert!(matches!(Keyring::load(&fixture.path(), &other), Err(KeyringError::WrongRoot)));
-    let refused = fixture.two_epochs().save(&fixture.path(), &other, &fixture.entropy);
-    assert!(matches!(refused, Err(KeyringError::WrongRoot)));
+    let load = |root: &RootKey| Keyring::load(&fixture.path(), root);
+    assert!(matches!(load(&other), Err(KeyringError::WrongRoot)));
+    let keyring = load(&fixture.root).unwrap();
+    let moved = keyring.with_root(&other);
+    moved.save(&fixture.path(), &fixture.entropy).unwrap();
+    assert!(matches!(load(&fixture.root), Err(KeyringError::WrongRoot)));
+    assert_eq!(keys(&load(&other).unwrap()), keys(&keyring));
+    assert_eq!(load(&other).unwrap().generation().0, keyring.generation().0 + 1);
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn the_header_leads_a_passphrase_to_the_root_key() {
     mint_passphrase_file(source.path(), &fixture.entropy).unwrap();
     let root = source.unlock(&source.fresh_header(CHEAP, &fixture.entropy)).unwrap();
     let keyring = Keyring::create(&root, Timestamp(10), &fixture.entropy);
-    keyring.save(&fixture.path(), &root, &fixture.entropy).unwrap();
+    keyring.save(&fixture.path(), &fixture.entropy).unwrap();
     let again = source.unlock(&peek(&fixture.path()).unwrap().root).unwrap();
     assert_eq!(keys(&Keyring::load(&fixture.path(), &again).unwrap()), keys(&keyring));
 }
@@ -147,12 +153,23 @@ fn the_header_leads_a_passphrase_to_the_root_key() {
 #[test]
 fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
     let entry = |number: u32| [&number.to_be_bytes()[..], &[0; 40]].concat();
-    let refused = [vec![], entry(1)[1..].to_vec(), [entry(1), entry(2)].concat(), [entry(2), entry(2)].concat()];
+    let body = |entries: &[Vec<u8>]| [&[7; SEED][..], &entries.concat()].concat();
+    let short = body(&[entry(1)])[1..].to_vec();
+    let refused =
+        [vec![], vec![7; SEED - 1], body(&[]), short, body(&[entry(1), entry(2)]), body(&[entry(2), entry(2)])];
     for body in refused {
-        let decoded = Keyring::decode_body(&body, Generation(1), RootCheck([0; 16]));
+        let decoded =
+            Keyring::decode_body(&body, Generation(1), RootSeal::of(&RootKey::generate(&SeededEntropy::new(2))));
         assert!(matches!(decoded, Err(KeyringError::Malformed)), "{} bytes", body.len());
     }
-    assert!(Keyring::decode_body(&[entry(2), entry(1)].concat(), Generation(1), RootCheck([0; 16])).is_ok());
+    assert!(
+        Keyring::decode_body(
+            &body(&[entry(2), entry(1)]),
+            Generation(1),
+            RootSeal::of(&RootKey::generate(&SeededEntropy::new(2)))
+        )
+        .is_ok()
+    );
 }
 
 #[test]
