@@ -18,6 +18,7 @@ mod erase;
 mod event;
 mod grant;
 mod import;
+mod inquire;
 mod keys;
 pub mod mint;
 mod revoke;
@@ -74,6 +75,8 @@ enum Command {
     Callers(callers::Args),
     #[command(subcommand)]
     Approve(approve::Args),
+    #[command(subcommand)]
+    Inquire(inquire::Args),
 }
 
 #[derive(Subcommand)]
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::Callers(args) => callers::run(args),
         Command::Approve(args) => client(approve::run(args)),
+        Command::Inquire(args) => client(inquire::run(args)),
         Command::Import(args) => client(import::run(args)),
         Command::Tokenize(args) => client(tokenize::run(args)),
         Command::Detokenize(args) => client(detokenize::run(args)),

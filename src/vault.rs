@@ -12,6 +12,7 @@ mod detokenize;
 mod enrol;
 mod erase;
 mod error;
+mod inquiry;
 mod loaded;
 mod mark;
 mod once;
@@ -47,6 +48,10 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use inquiry::{
+    Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
+    UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
+};
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -86,6 +91,7 @@ struct Inner {
     started_at: Timestamp,
     sweeper: sweep::Progress,
     roster: Roster,
+    desk: inquiry::Desk,
 }
 
 impl Vault {
@@ -95,8 +101,8 @@ impl Vault {
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
+        let (sweeper, desk) = (sweep::Progress::default(), inquiry::Desk::default());
+        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;

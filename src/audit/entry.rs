@@ -1,6 +1,8 @@
 //! One line of the audit log. INVARIANT: an entry has exactly one byte form, `from_bytes` takes no other, and every part of
 //! it is ours or certified: codes, times, the names in a certificate, tags that die with their subject.
 
+pub mod glance;
+
 use crate::domain::caller::{Caller, Role};
 use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::Timestamp;
@@ -31,13 +33,14 @@ impl fmt::Display for SubjectTag {
     }
 }
 
-/// Enumerations with stable codes (0 is nobody, none is ever reused) and names for listings.
+/// Enumerations with stable codes (0 is nobody, none is ever reused) and names for listings. What is written about an item
+/// here is also what people are told about it.
 macro_rules! coded {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $code:literal $text:literal,)* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident { $($(#[doc = $told:literal])* $item:ident = $code:literal $text:literal,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
-        pub enum $name { $($(#[$item_doc])* $item = $code,)* }
+        pub enum $name { $($(#[doc = $told])* $item = $code,)* }
 
         impl $name {
             pub const ALL: &[$name] = &[$($name::$item,)*];
@@ -48,6 +51,11 @@ macro_rules! coded {
 
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some($name::$item),)* _ => None }
+            }
+
+            /// What it means, in a sentence or two; empty where the name says it all.
+            pub fn meaning(self) -> &'static str {
+                match self { $($name::$item => concat!("", $($told),*).trim_ascii(),)* }
             }
         }
 
@@ -104,6 +112,16 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
+        /// An officer asked who saw a data subject.
+        WhoSaw = 70 "who_saw",
+        /// An officer asked what a caller was shown; every line after the first released tokens of the subjects concerned.
+        SeenBy = 71 "seen_by",
+        /// Somebody asked what was refused, and why.
+        Refusals = 72 "refusals",
+        /// Somebody asked which shipment grants were never read.
+        UnusedGrants = 73 "unused_grants",
+        /// Somebody asked for the story of one request.
+        Explain = 74 "explain",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -116,10 +134,13 @@ coded! {
         Forbidden = 3 "forbidden",
         /// Not one of the fields is for this role and purpose.
         Denied = 4 "denied",
+        /// The record's retention is over.
         Expired = 5 "expired",
+        /// The record is destroyed.
         Erased = 6 "erased",
         /// Before or after the shipment grant's window.
         OutsideWindow = 7 "outside_window",
+        /// The shipment grant was read as often as it allows.
         ReadLimit = 8 "read_limit",
         /// Delivered or revoked.
         GrantEnded = 9 "grant_ended",
@@ -129,7 +150,9 @@ coded! {
         TooLate = 11 "too_late",
         /// Another revision, or another request under the same idempotency key.
         Conflict = 12 "conflict",
+        /// Stored data failed its authentication: it was altered outside the vault.
         Tampered = 13 "tampered",
+        /// The request itself was not valid.
         Invalid = 14 "invalid",
         /// The certificate has run out or was revoked.
         Certificate = 15 "certificate",
@@ -137,6 +160,7 @@ coded! {
         Limit = 16 "limit",
         /// The vault could not do its part.
         Unavailable = 17 "unavailable",
+        /// Nobody has enrolled this identity.
         NotEnrolled = 30 "not_enrolled",
         /// Enrolled under another role only.
         RoleMismatch = 31 "role_mismatch",
@@ -148,6 +172,7 @@ coded! {
         SpkiMismatch = 34 "spki_mismatch",
         /// Nobody approves what they asked for.
         SamePerson = 35 "same_person",
+        /// Two identities with one key are one person.
         SameKey = 36 "same_key",
         /// One was enrolled by the other, or both by one.
         SameLine = 37 "same_line",

@@ -142,6 +142,11 @@ fn action(path: &str) -> Action {
         "ShowApproval" => Action::ShowApproval,
         "Approve" => Action::Approve,
         "Reject" => Action::Reject,
+        "WhoSaw" => Action::WhoSaw,
+        "SeenBy" => Action::SeenBy,
+        "Refusals" => Action::Refusals,
+        "UnusedGrants" => Action::UnusedGrants,
+        "Explain" => Action::Explain,
         _ => Action::Status,
     }
 }

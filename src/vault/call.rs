@@ -62,6 +62,12 @@ impl Draft {
         self
     }
 
+    /// Tells of a later moment of the same call.
+    pub(crate) fn at(mut self, at: Timestamp) -> Self {
+        self.entry.at = at;
+        self
+    }
+
     pub(crate) fn done(self) -> Entry {
         self.entry
     }

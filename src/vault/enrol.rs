@@ -270,7 +270,7 @@ pub fn enrol_on_the_machine(
 }
 
 impl Named {
-    fn of(&self, call: &Call) -> CallerId {
+    pub(crate) fn of(&self, call: &Call) -> CallerId {
         CallerId { tenant: call.caller.tenant.clone(), role: self.role, name: self.name.clone() }
     }
 }
@@ -288,7 +288,7 @@ fn update(tx: &mut Tx<'_>, enrolment: Enrolment) -> Result<Enrolment, StoreError
     Ok(next)
 }
 
-fn whom(id: &CallerId, certificate: Option<CertificateHash>) -> Whom {
+pub(crate) fn whom(id: &CallerId, certificate: Option<CertificateHash>) -> Whom {
     let (role, name) = (id.role, id.name.clone());
     match certificate {
         None => Whom::Caller { role, name },

@@ -182,7 +182,8 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::IdempotencyKeyReused => "the idempotency key belongs to a different request; use a fresh one",
         R::Unavailable => "try again soon, with the same --idempotency-key if you gave one",
         R::Tampered => "stored data failed its authentication; the operator has been told",
-        R::NotAHash => "give a SHA-256 hash, or an approval's number, in hexadecimal digits",
+        R::NotAHash => "give a SHA-256 hash, or a request's or an approval's number, in hexadecimal digits",
+        R::NotAPeriod => "give a time to begin with; the end, if any, comes after it",
         R::AlreadyEnrolled => "the identity is enrolled otherwise or suspended; see `strongroom callers list`",
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"

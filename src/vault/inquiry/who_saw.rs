@@ -1,0 +1,93 @@
+//! Who saw a data subject. INVARIANT: the subject is found by a token of the tenant's own, and its entries by tags that only its
+//! own key can make; nothing of the subject itself is opened.
+
+use super::reading::Reading;
+use super::{Answer, Period};
+use crate::audit::entry::{Action, Entry, RefusalCode, SubjectTag};
+use crate::domain::token::Token;
+use crate::domain::vocabulary::Outcome;
+use crate::store::StoreError;
+use crate::vault::call::{Call, Draft};
+use crate::vault::inquiry::reading::corrupt;
+use crate::vault::loaded::Found;
+use crate::vault::tokenize::about;
+use crate::vault::{Error, Vault};
+
+pub struct WhoSaw {
+    /// Of any record of the subject.
+    pub token: Token,
+    pub period: Period,
+    /// All that was done or tried about the subject, not only what showed a value.
+    pub everything: bool,
+}
+
+impl Vault {
+    /// The entries of all who saw the subject, in the log's order.
+    pub async fn who_saw(&self, call: &Call, ask: &WhoSaw) -> Result<Answer<Entry>, Error> {
+        let draft = Draft::of(call, Action::WhoSaw, self.now());
+        let answer = self.try_who_saw(call, ask, &draft).await;
+        self.watch(&draft, answer).await
+    }
+
+    async fn try_who_saw(&self, call: &Call, ask: &WhoSaw, draft: &Draft) -> Result<Answer<Entry>, Error> {
+        let tenant = &call.caller.tenant;
+        let (digest, now) = (ask.token.digest(tenant), self.now());
+        let found = self.store().read(|view| {
+            Ok(match self.find(view, &digest, now)? {
+                Found::Unknown => Err((RefusalCode::Unknown, Error::NotFound)),
+                Found::Erased(_) => Err((RefusalCode::Erased, Error::Erased)),
+                Found::Live(loaded) => {
+                    let subject = view.subject(loaded.row.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
+                    Ok((loaded, self.subject_key(view, &subject)?.audit_tags()))
+                }
+            })
+        })?;
+        let (loaded, tag_of) = match found {
+            Ok(found) => found,
+            Err((code, told)) => return self.refuse(draft.clone(), code, told).await,
+        };
+        let (period, everything) = (ask.period, ask.everything);
+        let mut days = Tags { tag_of, known: None };
+        self.ask(tenant, about(draft, &loaded), move |question| {
+            let (mut reading, mut rows) = (Reading::new(question, period), Vec::new());
+            while reading.turn()? {
+                for glance in reading.entries() {
+                    let glance = glance?;
+                    let Some(tag) = glance.subject else { continue };
+                    if days.is_the_subjects(tag, glance.at.utc_day()) {
+                        let entry = glance.entry().ok_or_else(corrupt)?;
+                        if everything || entry.outcomes.iter().any(|(_, outcome)| is_shown(*outcome)) {
+                            rows.push(entry);
+                        }
+                    }
+                }
+                question.reply.full_parts(&mut rows)?;
+            }
+            question.reply.all(rows)
+        })
+        .await
+    }
+}
+
+fn is_shown(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Granted | Outcome::Masked)
+}
+
+/// The subject's tags, of the day asked for last.
+struct Tags<F> {
+    tag_of: F,
+    known: Option<(i64, [SubjectTag; 2])>,
+}
+
+impl<F: Fn(i64) -> [u8; 16]> Tags<F> {
+    /// Whether a tag in an entry of this day is the subject's. A request that was received before midnight may have found its
+    /// subject after it.
+    fn is_the_subjects(&mut self, tag: SubjectTag, day: i64) -> bool {
+        let tags = match self.known {
+            Some((known, tags)) if known == day => tags,
+            _ => [SubjectTag((self.tag_of)(day)), SubjectTag((self.tag_of)(day.saturating_add(1)))],
+        };
+        self.known = Some((day, tags));
+        tags.contains(&tag)
+    }
+}
