@@ -81,6 +81,18 @@ impl<'a> Glance<'a> {
         pairs.filter_map(|[field, outcome]| Some((Field::from_code(*field)?, Outcome::from_code(*outcome)?)))
     }
 
+    /// Whether the outcomes tell what the caller was shown. Those of storing and correcting tell what was stored; an action that
+    /// is new counts as one that shows, for it is better to warn of too much than of too little.
+    pub fn is_a_reading(&self) -> bool {
+        self.verdict == Verdict::Done && !matches!(self.action, Action::Tokenize | Action::Correct)
+    }
+
+    /// Whether a value was shown, or a part of one.
+    pub fn shows_a_value(&self) -> bool {
+        let is_shown = |(_, outcome)| matches!(outcome, Outcome::Granted | Outcome::Masked);
+        self.is_a_reading() && self.outcomes().any(is_shown)
+    }
+
     /// How many requests the entry stands for: one. Where refusals are counted instead of listed, this is the place that says so.
     pub fn times(&self) -> u64 {
         1

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::audit::entry::glance::Glance;
-use crate::audit::entry::{Action, SubjectTag, Verdict};
+use crate::audit::entry::{SubjectTag, Verdict};
 use crate::domain::field::FieldReason;
 use crate::domain::id::SubjectId;
 use crate::domain::time::Timestamp;
@@ -63,12 +63,6 @@ pub(super) struct Exposure {
     pub gone: u64,
 }
 
-/// Whether an action's outcomes tell what was shown; those of the others tell what was stored. An action that is new counts as
-/// one that shows: better to warn of too much than of too little.
-fn shows(action: Action) -> bool {
-    !matches!(action, Action::Tokenize | Action::Correct)
-}
-
 impl Exposure {
     /// Takes in one of the caller's entries.
     pub(super) fn hear(&mut self, glance: &Glance<'_>) {
@@ -77,7 +71,7 @@ impl Exposure {
             return;
         }
         self.answered += glance.times();
-        if !shows(glance.action) {
+        if !glance.is_a_reading() {
             return;
         }
         let at = glance.at;
@@ -154,7 +148,7 @@ impl Exposure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::entry::{Actor, Entry, RefusalCode, RequestId};
+    use crate::audit::entry::{Action, Actor, Entry, RefusalCode, RequestId};
     use crate::domain::time::DAY;
 
     fn entry(at: i64, action: Action, tag: u8, outcomes: &[(Field, Outcome)]) -> Entry {

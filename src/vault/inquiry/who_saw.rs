@@ -1,14 +1,12 @@
 //! Who saw a data subject. INVARIANT: the subject is found by a token of the tenant's own, and its entries by tags that only its
 //! own key can make; nothing of the subject itself is opened.
 
-use super::reading::Reading;
+use super::reading::{Reading, corrupt};
 use super::{Answer, Period};
 use crate::audit::entry::{Action, Entry, RefusalCode, SubjectTag};
 use crate::domain::token::Token;
-use crate::domain::vocabulary::Outcome;
 use crate::store::StoreError;
 use crate::vault::call::{Call, Draft};
-use crate::vault::inquiry::reading::corrupt;
 use crate::vault::loaded::Found;
 use crate::vault::tokenize::about;
 use crate::vault::{Error, Vault};
@@ -54,11 +52,9 @@ impl Vault {
                 for glance in reading.entries() {
                     let glance = glance?;
                     let Some(tag) = glance.subject else { continue };
-                    if days.is_the_subjects(tag, glance.at.utc_day()) {
-                        let entry = glance.entry().ok_or_else(corrupt)?;
-                        if everything || entry.outcomes.iter().any(|(_, outcome)| is_shown(*outcome)) {
-                            rows.push(entry);
-                        }
+                    let is_asked_for = everything || glance.shows_a_value();
+                    if is_asked_for && days.is_the_subjects(tag, glance.at.utc_day()) {
+                        rows.push(glance.entry().ok_or_else(corrupt)?);
                     }
                 }
                 question.reply.full_parts(&mut rows)?;
@@ -67,10 +63,6 @@ impl Vault {
         })
         .await
     }
-}
-
-fn is_shown(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Granted | Outcome::Masked)
 }
 
 /// The subject's tags, of the day asked for last.
