@@ -34,6 +34,7 @@ pub fn filled(message: &MessageDescriptor, text: &mut dyn FnMut() -> String) -> 
             Kind::Uint64 => Value::U64(1_000_007),
             Kind::Int32 => Value::I32(1_000_007),
             Kind::Int64 => Value::I64(1_000_007),
+            Kind::Bool => Value::Bool(true),
             other => panic!("{other:?} is new to the protocol"),
         };
         filled.set_field(&field, if field.is_list() { Value::List(vec![one]) } else { one });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strongroom::crypto::entropy::{SeededEntropy, array};
 use strongroom::domain::caller::Role;
-use strongroom::domain::time::{Clock as _, HOUR, SECOND, Timestamp};
+use strongroom::domain::time::{Clock as _, DAY, HOUR, SECOND, Timestamp};
 use strongroom::domain::token::Token;
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
@@ -70,6 +70,17 @@ pub struct Refusal {
     pub code: &'static str,
 }
 
+/// A parcel granted for 30 days and 10 reads.
+#[derive(Clone)]
+struct Parcel {
+    serial: String,
+    carrier: By,
+    subject: usize,
+    token: String,
+    until: Timestamp,
+    reads: usize,
+}
+
 pub struct Story {
     pub house: House,
     channels: BTreeMap<By, Channel>,
@@ -79,8 +90,7 @@ pub struct Story {
     pub refusals: Vec<Refusal>,
     /// Requests that were answered, outcomes or not.
     pub answered: Vec<(Timestamp, By)>,
-    /// Parcels granted: serial, carrier, subject.
-    parcels: Vec<(String, By, usize, String)>,
+    parcels: Vec<Parcel>,
     orders: usize,
 }
 
@@ -163,7 +173,7 @@ impl Story {
         self.house.run(tokens.erase(EraseRequest { idempotency_key, token: token.clone(), reason: 1 })).unwrap();
         self.answers(by);
         self.subjects[subject].tokens.retain(|living| *living != token);
-        self.parcels.retain(|(_, _, _, of)| *of != token);
+        self.parcels.retain(|parcel| parcel.token != token);
     }
 
     fn grant(&mut self) {
@@ -173,18 +183,19 @@ impl Story {
             "swift" => format!("SW{:09}", self.orders * 1_000 + self.parcels.len()),
             _ => format!("PC-{:016}", self.orders * 1_000 + self.parcels.len()),
         };
-        if self.parcels.iter().any(|(known, ..)| *known == serial) {
+        if self.parcels.iter().any(|parcel| parcel.serial == serial) {
             return;
         }
         self.house.grant(&token, &serial, carrier.1);
         self.answers((Role::Shop, "backend"));
-        self.parcels.push((serial, carrier, subject, token));
+        let until = self.now().plus(30 * DAY);
+        self.parcels.push(Parcel { serial, carrier, subject, token, until, reads: 0 });
     }
 
     /// A carrier reads a parcel of its own, or tries another's.
     fn deliver(&mut self) {
-        let Some((serial, carrier, subject, _)) = self.parcels.get(self.roll(self.parcels.len().max(1))).cloned()
-        else {
+        let number = self.roll(self.parcels.len().max(1));
+        let Some(Parcel { serial, carrier, subject, until, reads, .. }) = self.parcels.get(number).cloned() else {
             return;
         };
         let by = self.pick(&CARRIERS);
@@ -192,28 +203,23 @@ impl Story {
         let at = self.now();
         match self.house.run(vault.get_delivery(GetDeliveryRequest { serial })) {
             Ok(_) => {
-                assert_eq!(by, carrier);
+                assert!(by == carrier && at < until && reads < 10);
+                self.parcels[number].reads += 1;
                 let outcomes = vec![(Field::Address, Outcome::Granted)];
                 self.reads.push(Read { at, by, subject, action: "get_delivery", outcomes });
                 self.answers(by);
             }
             Err(status) => {
-                // A serial that is no carrier's pattern is not even looked for.
-                let code = match status.code() {
-                    Code::InvalidArgument => "invalid",
-                    _ if by != carrier => "unknown",
-                    _ if self.reads_of(&by, subject) >= 10 => "read_limit",
-                    _ => "outside_window",
+                let (code, subject) = match status.code() {
+                    // A serial that does not fit the carrier's own pattern is not even looked for.
+                    Code::InvalidArgument => ("invalid", None),
+                    _ if by != carrier => ("unknown", None),
+                    _ if at >= until => ("outside_window", Some(subject)),
+                    _ => ("read_limit", Some(subject)),
                 };
-                let subject = matches!(code, "read_limit" | "outside_window").then_some(subject);
                 self.refusals.push(Refusal { at, by, subject, action: "get_delivery", code });
             }
         }
-    }
-
-    /// How often a parcel of this subject was read; grants allow ten reads, so below it the window was the reason.
-    fn reads_of(&self, by: &By, subject: usize) -> usize {
-        self.reads.iter().filter(|read| read.by == *by && read.subject == subject).count()
     }
 
     fn read(&mut self) {
