@@ -145,7 +145,7 @@ fn is_full() -> bool {
 #[test]
 fn every_answer_is_what_the_replies_of_the_story_say() {
     let mut story = Story::begin(House::new(), seed());
-    let steps = if is_full() { 6_000 } else { 600 };
+    let steps = if is_full() { 10_000 } else { 600 };
     (0..steps).for_each(|_| story.step());
     let kinds: BTreeSet<i32> =
         story.reads.iter().flat_map(|read| read.outcomes.iter().map(|(_, outcome)| *outcome as i32)).collect();

@@ -92,6 +92,7 @@ pub struct Story {
     pub answered: Vec<(Timestamp, By)>,
     parcels: Vec<Parcel>,
     orders: usize,
+    granted: usize,
 }
 
 impl Story {
@@ -99,7 +100,7 @@ impl Story {
         let channels = actors().into_iter().map(|by| (by, house.channel(by.0, by.1))).collect();
         let dice = SeededEntropy::new(seed);
         let (subjects, reads, refusals, answered) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { house, channels, dice, subjects, reads, refusals, answered, parcels: Vec::new(), orders: 0 }
+        Self { house, channels, dice, subjects, reads, refusals, answered, parcels: Vec::new(), orders: 0, granted: 0 }
     }
 
     pub fn roll(&self, sides: usize) -> usize {
@@ -179,13 +180,11 @@ impl Story {
     fn grant(&mut self) {
         let Some((subject, token)) = self.a_record() else { return };
         let carrier = self.pick(&CARRIERS);
+        self.granted += 1;
         let serial = match carrier.1 {
-            "swift" => format!("SW{:09}", self.orders * 1_000 + self.parcels.len()),
-            _ => format!("PC-{:016}", self.orders * 1_000 + self.parcels.len()),
+            "swift" => format!("SW{:09}", self.granted),
+            _ => format!("PC-{:016}", self.granted),
         };
-        if self.parcels.iter().any(|parcel| parcel.serial == serial) {
-            return;
-        }
         self.house.grant(&token, &serial, carrier.1);
         self.answers((Role::Shop, "backend"));
         let until = self.now().plus(30 * DAY);
