@@ -65,6 +65,9 @@ const RELEASED: usize = 64;
 /// Records of one subject looked at in one statement.
 const RECORDS: usize = 16;
 
+/// Subjects with their keys, and where to go on.
+type Keys = (Vec<(SubjectId, Dek)>, Option<SubjectId>);
+
 impl Vault {
     /// Whom a caller saw in a period, oldest subject first, then the sums.
     pub async fn seen_by(&self, call: &Call, ask: &SeenBy) -> Result<Answer<Seen>, Error> {
@@ -113,7 +116,7 @@ impl Question<Seen> {
         Ok(())
     }
 
-    fn keys(&self, view: &View<'_>, from: SubjectId) -> Result<(Vec<(SubjectId, Dek)>, Option<SubjectId>), StoreError> {
+    fn keys(&self, view: &View<'_>, from: SubjectId) -> Result<Keys, StoreError> {
         let (subjects, next) = view.subjects_after(&self.tenant, from, SUBJECTS)?;
         let key = |row: &_| self.vault.subject_key(view, row);
         let keys: Result<_, StoreError> = subjects.iter().map(|row| Ok((row.id, key(row)?))).collect();
