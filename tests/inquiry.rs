@@ -204,6 +204,9 @@ fn of_any(number: usize, period: Period) -> impl FnMut(&&Read) -> bool {
     move |read| read.subject == number && within(period, read.at)
 }
 
+/// Times, first, last, living subjects.
+type FieldSum = (u64, Timestamp, Timestamp, BTreeSet<usize>);
+
 fn callers_saw_as_in(story: &Story, period: Period) {
     for by in actors() {
         let (subjects, sums) = seen_by(&story.house, by, period);
@@ -243,7 +246,7 @@ fn callers_saw_as_in(story: &Story, period: Period) {
             assert_eq!(sums.answered, count(answered.count()), "{by:?}");
         }
 
-        let mut by_field: BTreeMap<(i32, i32), (u64, Timestamp, Timestamp, BTreeSet<usize>)> = BTreeMap::new();
+        let mut by_field: BTreeMap<(i32, i32), FieldSum> = BTreeMap::new();
         for read in &reads {
             for (field, outcome) in &read.outcomes {
                 let sum =

@@ -77,10 +77,10 @@ impl Exposure {
         let at = glance.at;
         let (mut granted, mut masked) = (FieldSet::default(), FieldSet::default());
         for (field, outcome) in glance.outcomes() {
-            match outcome {
-                Outcome::Granted => granted = granted.with(field),
-                Outcome::Masked => masked = masked.with(field),
-                Outcome::NotSet | Outcome::Denied | Outcome::Expired | Outcome::Erased => {}
+            if outcome == Outcome::Granted {
+                granted = granted.with(field);
+            } else if outcome == Outcome::Masked {
+                masked = masked.with(field);
             }
             let blank = FieldShown { field, outcome, times: 0, subjects: 0, first: at, last: at };
             let sum = self.by_field.entry((field, outcome)).or_insert(blank);

@@ -83,3 +83,18 @@ impl<F: Fn(i64) -> [u8; 16]> Tags<F> {
         tags.contains(&tag)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_the_subjects_on_its_day_and_on_the_eve_of_it_and_on_no_other() {
+        let mut tags = Tags { tag_of: |day: i64| [day as u8; 16], known: None };
+        let mut is_mine = |tag: u8, day| tags.is_the_subjects(SubjectTag([tag; 16]), day);
+        // The request of day 6 had come on day 5.
+        assert!(is_mine(5, 5) && is_mine(6, 5) && is_mine(6, 6));
+        assert!(!is_mine(4, 5) && !is_mine(7, 5) && !is_mine(5, 6));
+        assert!(is_mine(5, 5), "days may come in any order");
+    }
+}
