@@ -49,6 +49,7 @@ const NO_PII: &[&str] = &[
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
     "ItemError.field",
+    "Protection.key_memory",
     "ReportEventResponse.due_by",
     "RevokeShipmentRequest.grant_id",
     "StatusResponse.audit_root",
