@@ -23,8 +23,6 @@ pub enum Fault {
     NoSecretMemory = 26,
     /// Long-lived keys lie on the ordinary heap, and the root is not wiped.
     RootKept = 27,
-    /// What a key leaves on the stack stays there.
-    ResidueKept = 28,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -69,7 +67,6 @@ mod with_the_feature {
             "keys-unlocked" => Some(Fault::KeysUnlocked),
             "no-secret-memory" => Some(Fault::NoSecretMemory),
             "root-kept" => Some(Fault::RootKept),
-            "residue-kept" => Some(Fault::ResidueKept),
             _ => None,
         }
     }
