@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use memory::{Hunt, LEFT_OUT, hunt_core, hunt_memory};
 use rustix::process::{Resource, Rlimit, Signal, geteuid, getrlimit, setrlimit};
-use server::{Kind, Server};
+use server::{Kind, Server, nobody_runs_it};
 use strongroom::crypto::hunt::Hunter;
 
 /// How much traffic a server has seen before it is idle.
@@ -128,6 +128,29 @@ fn a_server_says_how_its_keys_are_protected() {
     assert_eq!(warned("memfd_secret"), protection.key_memory == "mlock");
     assert_eq!(warned("Landlock"), protection.landlock_abi == 0);
     println!("{protection:?}");
+}
+
+#[test]
+fn a_server_without_privileges_is_protected_all_the_same() {
+    if !is_root() || !nobody_runs_it() {
+        return;
+    }
+    let (ours, theirs) = (Server::start(Kind::Serve, None), Server::start(Kind::Plain, None));
+    theirs.work(4);
+    assert_eq!(ours.status().protection, theirs.status().protection);
+}
+
+#[test]
+fn a_server_that_may_lock_no_memory_serves_and_says_so() {
+    if !is_root() || !nobody_runs_it() {
+        return;
+    }
+    let server = Server::start(Kind::Poor, None);
+    server.work(4);
+    let status = server.status();
+    let protection = status.protection.unwrap();
+    assert!(protection.no_core && protection.key_memory == "heap", "{protection:?}");
+    assert!(status.warnings.iter().any(|warning| warning.contains("ordinary memory")));
 }
 
 #[test]

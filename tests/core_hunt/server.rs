@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -37,6 +39,36 @@ pub enum Kind {
     Passphrase,
     /// `dev`, which mints its root and keyring itself.
     Dev,
+    /// `serve` by a user without privileges; only for a test that is root.
+    Plain,
+    /// The same without any locked memory.
+    Poor,
+}
+
+const NOBODY: u32 = 65_534;
+
+/// Whether a user without privileges reaches the binary at all.
+pub fn nobody_runs_it() -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    let ran = command.arg("--version").uid(NOBODY).gid(NOBODY).stdout(Stdio::null()).status();
+    let ran = ran.is_ok_and(|status| status.success());
+    if !ran {
+        println!("skipped: nobody but root can run the binary here");
+    }
+    ran
+}
+
+/// Makes all of a folder nobody's.
+fn give_away(folder: &Path) {
+    chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            give_away(&path);
+        } else {
+            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
 }
 
 pub struct Server {
@@ -55,7 +87,9 @@ impl Server {
     pub fn start_with(kind: Kind, fault: Option<&str>, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        let mut command = Command::new("sh");
+        let exec = if kind == Kind::Poor { "ulimit -l 0; exec \"$@\"" } else { "exec \"$@\"" };
+        command.args(["-c", exec, "sh", env!("CARGO_BIN_EXE_strongroom")]);
         if kind == Kind::Dev {
             command.args(["dev", "--listen", "127.0.0.1:0", "--dir"]).arg(&data);
         } else {
@@ -63,6 +97,10 @@ impl Server {
             let config = data.join("config.toml");
             fs::write(&config, fs::read_to_string(&config).unwrap() + more).unwrap();
             command.args(["serve", "--config"]).arg(data.join("config.toml"));
+        }
+        if kind == Kind::Plain || kind == Kind::Poor {
+            give_away(dir.path());
+            command.uid(NOBODY).gid(NOBODY);
         }
         command.env_remove("STRONGROOM_PLANTED_FAULT").current_dir(dir.path());
         command.envs(fault.map(|fault| ("STRONGROOM_PLANTED_FAULT", fault)));

@@ -131,3 +131,112 @@ fn landlock(needs: &Needs) -> Result<u32, RulesetError> {
         _ => 0,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::entropy::OsEntropy;
+    use crate::domain::time::SystemClock;
+    use std::io::{self, ErrorKind};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::unix::fs::symlink;
+
+    fn development(dir: &Path) -> Config {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        crate::cli::dev::prepare(dir, Some(anywhere), &SystemClock::new(), &OsEntropy).unwrap()
+    }
+
+    /// Runs `work` in a thread of its own, confined to `needs`; the test's other threads are not.
+    fn confined<T: Send>(needs: &Needs, work: impl FnOnce() -> T + Send) -> Option<T> {
+        std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                let done = confine_thread(needs).unwrap();
+                (done.landlock_abi >= 4 && done.seccomp).then(work)
+            });
+            let answer = confined.join().unwrap();
+            if answer.is_none() {
+                println!("skipped: this kernel has not the whole sandbox");
+            }
+            answer
+        })
+    }
+
+    fn denied<T>(answer: io::Result<T>) -> bool {
+        answer.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn a_confined_thread_reads_and_writes_what_it_needs_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let [read, write] = ["read", "write"].map(|name| dir.join(name));
+        for folder in [&read, &write] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("file"), "there").unwrap();
+        }
+        fs::write(dir.join("secret"), "there").unwrap();
+        symlink(dir.join("secret"), read.join("link")).unwrap();
+        let needs = Needs { read: vec![read.clone()], write: vec![write.clone()], ..Needs::default() };
+        confined(&needs, || {
+            assert_eq!(fs::read_to_string(read.join("file")).unwrap(), "there");
+            assert!(denied(fs::write(read.join("file"), "changed")) && denied(fs::remove_file(read.join("file"))));
+            assert!(denied(fs::read(dir.join("secret"))) && denied(fs::read(read.join("link"))));
+            assert!(denied(fs::read("/etc/passwd")) && denied(fs::read_dir("/")));
+            fs::write(write.join("new"), "made").unwrap();
+            fs::rename(write.join("new"), write.join("file")).unwrap();
+            fs::remove_file(write.join("file")).unwrap();
+            assert!(denied(fs::write(dir.join("new"), "made")));
+            assert!(fs::rename(write.join("file"), dir.join("file")).is_err());
+        });
+    }
+
+    #[test]
+    fn a_confined_thread_listens_where_it_should_and_calls_nobody_else() {
+        let [own, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let needs = Needs { bind: vec![0], connect: vec![port(&own)], ..Needs::default() };
+        confined(&needs, || {
+            TcpListener::bind("127.0.0.1:0").unwrap();
+            assert!(denied(TcpListener::bind("127.0.0.1:1")));
+            TcpStream::connect(own.local_addr().unwrap()).unwrap();
+            assert!(denied(TcpStream::connect(other.local_addr().unwrap())));
+        });
+    }
+
+    #[test]
+    fn a_confined_thread_starts_threads_but_no_process() {
+        confined(&Needs::default(), || {
+            std::thread::spawn(|| assert!(denied(fs::read("/etc/passwd")))).join().unwrap();
+            assert!(std::process::Command::new("/bin/true").spawn().is_err());
+        });
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_confined_halfway() {
+        let refused = confine(&Needs::default()).unwrap_err();
+        assert!(refused.message.contains("a thread runs already"), "{refused}");
+        assert!(fs::read("/etc/passwd").is_ok());
+    }
+
+    #[test]
+    fn what_is_needed_is_the_folders_of_what_is_configured_and_of_what_links_lead_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, mounted) = (folder.path().join("data"), folder.path().join("mounted"));
+        let mut config = development(&dir);
+        fs::create_dir(&mounted).unwrap();
+        fs::rename(&config.trust.key, mounted.join("tls.key")).unwrap();
+        symlink(mounted.join("tls.key"), &config.trust.key).unwrap();
+        config.store.ledger = "elsewhere/erasure.ledger".into();
+        config.keyring = "keyring".into();
+        config.listener.address.set_port(7443);
+        let needs = needs(&config);
+        for path in [dir.join("certs").as_path(), &mounted, config.root.path()] {
+            assert!(needs.read.iter().any(|read| read == path), "{} in {needs:?}", path.display());
+        }
+        for path in [dir.as_path(), Path::new("elsewhere"), Path::new(".")] {
+            assert!(needs.write.iter().any(|written| written == path), "{} in {needs:?}", path.display());
+        }
+        assert!(!needs.read.contains(&dir) && !needs.write.contains(&dir.join("certs")));
+        assert_eq!((needs.bind, needs.connect), (vec![7443], vec![]));
+    }
+}
