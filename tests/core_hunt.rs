@@ -232,7 +232,8 @@ fn whoever_takes_over_a_server_opens_no_other_file_and_starts_no_program() {
     if protection.landlock_abi < 4 || !protection.seccomp {
         return println!("skipped: not the whole sandbox here: {protection:?}");
     }
-    let open = |path: &str, flags: i32| called(&server, libc::SYS_openat, &format!("-100, {path:?}, {flags}, 384, 0, 0"));
+    let open =
+        |path: &str, flags: i32| called(&server, libc::SYS_openat, &format!("-100, {path:?}, {flags}, 384, 0, 0"));
     let within = |name: &str| server.data().join(name).to_str().unwrap().to_owned();
     let Some((own, _)) = open(&within("strongroom.db"), libc::O_RDWR) else {
         return println!("skipped: no gdb that may attach");

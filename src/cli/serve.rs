@@ -136,13 +136,18 @@ fn prepare_process(config: &Config) -> Result<Confinement, Failure> {
 fn weaknesses(confinement: &Confinement, asked: bool) -> Vec<String> {
     let memory = match locked::weakest() {
         Memory::Secret => None,
-        Memory::Locked => Some("keys lie in locked memory, which root's debugger reads: this kernel gives no memfd_secret"),
+        Memory::Locked => {
+            Some("keys lie in locked memory, which root's debugger reads: this kernel gives no memfd_secret")
+        }
         Memory::Ordinary => Some("keys lie in ordinary memory: raise the limit of locked memory (LimitMEMLOCK)"),
     };
     let weak = [
         (!confinement.no_core, "a crash may write a core: the process could not be made undumpable"),
         (!asked, "process.sandbox = false: the server may open any file and run any program that its user may"),
-        (asked && confinement.landlock_abi == 0, "this kernel has no Landlock: the server may open any file of its user"),
+        (
+            asked && confinement.landlock_abi == 0,
+            "this kernel has no Landlock: the server may open any file of its user",
+        ),
         (asked && !confinement.seccomp, "this kernel has no seccomp filters: the server may make any system call"),
     ];
     let weak = weak.into_iter().filter_map(|(is_so, words)| is_so.then_some(words));

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use crate::crypto::residue::wiped;
+use crate::crypto::residue::{CIPHER, wiped};
 
 pub trait Entropy: Send + Sync {
     fn fill(&self, out: &mut [u8]);
@@ -89,7 +89,7 @@ impl Pool {
             reseed(&mut self.seed);
             self.since_reseed = 0;
         }
-        wiped(|| {
+        wiped::<CIPHER, _>(|| {
             let mut generator = ChaCha20Rng::from_seed(*self.seed);
             generator.fill_bytes(&mut *self.seed);
             generator.fill_bytes(&mut *self.ready);

@@ -140,8 +140,10 @@ mod tests {
         let held: Vec<_> = root.held().into_iter().chain(keyring.held()).collect();
         for (name, key) in held {
             for half in key.expose().chunks(16) {
-                let swapped = |size: usize| -> Vec<u8> { half.chunks(size).flat_map(|w| w.iter().rev()).copied().collect() };
-                let padded = |bytes: Vec<u8>, pad: u8| -> Vec<u8> { bytes.into_iter().map(|byte| byte ^ pad).collect() };
+                let swapped =
+                    |size: usize| -> Vec<u8> { half.chunks(size).flat_map(|w| w.iter().rev()).copied().collect() };
+                let padded =
+                    |bytes: Vec<u8>, pad: u8| -> Vec<u8> { bytes.into_iter().map(|byte| byte ^ pad).collect() };
                 let mut looks = vec![
                     (Form::Bytes, half.to_vec()),
                     (Form::Words, swapped(4)),

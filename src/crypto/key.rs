@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::entropy::Entropy;
 use crate::crypto::locked::Slot;
-use crate::crypto::residue::wiped;
+use crate::crypto::residue::{HASH, wiped};
 
 /// `Debug` for a secret: the name of its type and nothing else.
 macro_rules! debug_by_name {
@@ -69,12 +69,12 @@ impl Key {
     }
 
     fn derive_into(&self, label: &'static str, out: &mut [u8; 32]) {
-        wiped(|| hkdf_sha256(self.expose(), label.as_bytes(), out));
+        wiped::<HASH, _>(|| hkdf_sha256(self.expose(), label.as_bytes(), out));
     }
 
     /// HMAC-SHA256 over length-prefixed parts, cut to 128 bits (RFC 2104 §5). Different lists of parts never meet.
     pub fn tag(&self, parts: &[&[u8]]) -> [u8; 16] {
-        let full: [u8; 32] = wiped(|| {
+        let full: [u8; 32] = wiped::<HASH, _>(|| {
             let mut hmac = hmac_sha256(self.expose());
             for part in parts {
                 hmac.update(&(part.len() as u64).to_be_bytes());

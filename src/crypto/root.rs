@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::entropy::{Entropy, array};
 use crate::crypto::key::{Key, debug_by_name};
-use crate::crypto::residue::wiped;
+use crate::crypto::residue::{CIPHER, wiped};
 
 /// Passphrases shorter than this are refused, in characters.
 pub const MIN_PASSPHRASE: usize = 12;
@@ -145,7 +145,7 @@ impl RootKey {
 
 /// Writes a new key file: 64 hexadecimal digits, mode 0600. Never overwrites.
 pub fn mint_key_file(path: &Path, entropy: &dyn Entropy) -> Result<(), RootError> {
-    let digits = wiped(|| Zeroizing::new(hex::encode(Key::generate(entropy).expose())));
+    let digits = wiped::<CIPHER, _>(|| Zeroizing::new(hex::encode(Key::generate(entropy).expose())));
     mint(path, &digits).map_err(|source| RootError::Unwritable { role: KEY_FILE, source })
 }
 
@@ -218,7 +218,9 @@ fn parse_key(bytes: &[u8]) -> Result<Key, RootError> {
     }
     let mut parsed = Err(RootError::NotAKey);
     let digits = without_newline(bytes);
-    let key = Key::filled(|key| parsed = wiped(|| hex::decode_to_slice(digits, key)).map_err(|_| RootError::NotAKey));
+    let key = Key::filled(|key| {
+        parsed = wiped::<CIPHER, _>(|| hex::decode_to_slice(digits, key)).map_err(|_| RootError::NotAKey)
+    });
     parsed.map(|()| key)
 }
 
@@ -230,7 +232,7 @@ fn stretch(passphrase: &[u8], cost: Argon2Cost, salt: &[u8; 16]) -> Result<Key, 
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(|_| RootError::Cost)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let mut stretched = Err(argon2::Error::OutOfMemory);
-    let key = Key::filled(|key| stretched = wiped(|| argon2.hash_password_into(passphrase, salt, key)));
+    let key = Key::filled(|key| stretched = wiped::<CIPHER, _>(|| argon2.hash_password_into(passphrase, salt, key)));
     stretched.map(|()| key).map_err(|_| RootError::Cost)
 }
 

@@ -235,7 +235,7 @@ const PRINTED: &[Printed] = printed![
     ReportEventRequest ReportEventResponse GrantShipmentRequest GrantShipmentResponse
     RevokeShipmentRequest RevokeShipmentResponse
     GetDeliveryRequest GetDeliveryResponse ConfirmDeliveryRequest ConfirmDeliveryResponse
-    StatusRequest StatusResponse ConfirmClockRequest ConfirmClockResponse
+    StatusRequest StatusResponse Protection ConfirmClockRequest ConfirmClockResponse
     Caller EnrolCallerRequest EnrolCallerResponse SuspendCallerRequest SuspendCallerResponse
     ResumeCallerRequest ResumeCallerResponse ReplacePinsRequest ReplacePinsResponse
     ListCallersRequest ListCallersResponse PendingApproval

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 
 use super::syscalls;
@@ -98,8 +98,8 @@ pub(super) fn confine(needs: &Needs) -> Result<Confinement, Failure> {
 fn confine_thread(needs: &Needs) -> Result<Confinement, Failure> {
     let landlock_abi =
         landlock(needs).map_err(|error| failed("cannot confine the server's files (Landlock)", &error))?;
-    let seccomp = syscalls::confine()
-        .map_err(|error| failed("cannot confine the server's system calls (seccomp)", &error))?;
+    let seccomp =
+        syscalls::confine().map_err(|error| failed("cannot confine the server's system calls (seccomp)", &error))?;
     Ok(Confinement { no_core: process::leaves_no_core(), landlock_abi, seccomp })
 }
 
