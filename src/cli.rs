@@ -21,6 +21,7 @@ mod import;
 mod inquire;
 mod keys;
 pub mod mint;
+mod process;
 mod revoke;
 pub mod serve;
 mod status;
@@ -86,6 +87,7 @@ enum Retention {
 
 /// Runs the command line to its exit code.
 pub fn main() -> ExitCode {
+    process::harden();
     crate::telemetry::init_panic_hook();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),

@@ -38,6 +38,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How often the sweeper looks for records that are due.
     pub sweep_interval: Duration,
+    /// Whether a server of this configuration is confined to the files, ports and system calls that it needs.
+    pub sandbox: bool,
 }
 
 /// Why a configuration is refused, and where.
@@ -116,6 +118,8 @@ struct RawConfig {
     root: Spanned<RawRoot>,
     #[serde(default)]
     log: RawLog,
+    #[serde(default)]
+    process: RawProcess,
     tenant: Vec<RawTenant>,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
@@ -164,6 +168,18 @@ struct RawLog {
     #[serde(default)]
     format: Format,
     file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawProcess {
+    sandbox: bool,
+}
+
+impl Default for RawProcess {
+    fn default() -> Self {
+        Self { sandbox: true }
+    }
 }
 
 #[derive(Deserialize)]
@@ -231,6 +247,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         serial_patterns: serial_patterns(&raw.carrier)?,
         log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
         sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
+        sandbox: raw.process.sandbox,
     })
 }
 

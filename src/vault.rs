@@ -55,7 +55,7 @@ pub use inquiry::{
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
-pub use status::{RootStatus, Status};
+pub use status::{Confinement, RootStatus, Status};
 pub use sweep::Swept;
 pub use tokenize::Tokenize;
 

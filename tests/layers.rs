@@ -1,6 +1,6 @@
 //! The architecture, asserted over the source: imports go down only, and house rules that no lint knows.
 
-#![expect(clippy::unwrap_used, reason = "a source tree that cannot be read fails its test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a source tree that cannot be read fails its test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,26 @@ fn lints_are_expected_never_allowed_and_nothing_is_left_to_do() {
     for (path, text) in all_sources() {
         for word in ["#[allow(", "#![allow(", "todo!(", "unimplemented!(", "FIXME", "XXX"] {
             assert!(!text.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn memory_is_touched_unsafely_in_one_module_alone() {
+    for (path, text) in all_sources() {
+        let unsafe_code = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe"));
+        assert_eq!(unsafe_code, path == Path::new("src/crypto/locked.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let text = fs::read_to_string("src/crypto/locked.rs").unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if line.contains("unsafe {") || line.starts_with("unsafe impl") {
+            let mut above = lines[..number].iter().rev().take_while(|line| line.trim_start().starts_with("//"));
+            assert!(above.any(|line| line.contains("SAFETY:")), "line {}", number + 1);
         }
     }
 }

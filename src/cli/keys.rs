@@ -9,6 +9,7 @@ use crate::cli::serve::{failed, load};
 use crate::crypto::entropy::{Entropy, OsEntropy};
 use crate::crypto::keyring::{Keyring, peek};
 use crate::crypto::root::{Argon2Cost, RootSource, mint_key_file, mint_passphrase_file};
+use crate::domain::fault::{Fault, planted};
 use crate::domain::time::{Clock, SystemClock};
 
 /// Make the root key and the keyring.
@@ -102,7 +103,7 @@ pub(super) fn init_keys(
     Ok(mints)
 }
 
-/// Opens the keyring with its root.
+/// Opens the keyring with its root, which is wiped when this returns.
 pub(super) fn unlock(root: &RootSource, keyring: &Path) -> Result<Keyring, Failure> {
     if !keyring.exists() {
         return Err(Failure::local(format!(
@@ -116,7 +117,11 @@ pub(super) fn unlock(root: &RootSource, keyring: &Path) -> Result<Keyring, Failu
     let key = root
         .unlock(&header.root)
         .map_err(|error| failed(&format!("cannot use the root {}", root.path().display()), &error))?;
-    Keyring::load(keyring, &key).map_err(|error| unusable(&error))
+    let opened = Keyring::load(keyring, &key).map_err(|error| unusable(&error));
+    if planted(Fault::RootKept) {
+        Box::leak(Box::new(key));
+    }
+    opened
 }
 
 #[cfg(test)]

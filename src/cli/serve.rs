@@ -2,6 +2,9 @@
 //! wrong ends the start with one line that names it; a server that runs holds the store alone, sweeps, and ends only after
 //! the calls in flight have had their time.
 
+mod confine;
+mod syscalls;
+
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -10,14 +13,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use rustix::process::{Resource, umask};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
 use crate::cli::keys;
+use crate::cli::process;
 use crate::config::Config;
 use crate::crypto::entropy::OsEntropy;
+use crate::crypto::locked::{self, Memory};
 use crate::crypto::root::{RootSource, same_device};
 use crate::domain::time::{Clock, SystemClock};
 use crate::rpc;
@@ -25,7 +30,7 @@ use crate::rpc::listener::{Listener, Stop};
 use crate::rpc::trust::Trust;
 use crate::store::Store;
 use crate::telemetry;
-use crate::vault::{Parts, RootStatus, Vault};
+use crate::vault::{Confinement, Parts, RootStatus, Vault};
 
 /// Serve the vault over mutual TLS until told to stop.
 #[derive(clap::Args)]
@@ -71,6 +76,9 @@ A whole configuration (relative paths start at the file's folder):
   format = \"json\"                          # or text
   # file = \"strongroom.log\"
 
+  [process]
+  sandbox = true                           # only the files, ports and system calls that serving takes
+
   [[tenant]]
   name = \"kitchenware\"
   policy = \"builtin:kitchenware\"           # or the path of a policy file
@@ -99,24 +107,51 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 /// Serves by the machine's clock until SIGTERM or SIGINT; `ready` is called once callers can connect.
 pub fn run_server(config: Config, ready: impl FnOnce(&Running) -> io::Result<()>) -> Result<(), Failure> {
-    prepare_process();
+    let confinement = prepare_process(&config)?;
     let runtime = runtime().map_err(|error| failed("cannot start a runtime", &error))?;
     // Before the start, so that a signal during it is not lost.
     let signals = runtime.block_on(async { Signals::watch() });
     let signals = signals.map_err(|error| failed("cannot watch for signals", &error))?;
-    let running = Running::start(config, Arc::new(SystemClock::new()))?;
+    let running = Running::start_with(config, Arc::new(SystemClock::new()), Some(confinement))?;
     ready(&running).map_err(|error| failed("cannot print that the server is ready", &error))?;
     runtime.block_on(running.attend(signals));
     running.stop()
 }
 
-/// Files that SQLite makes are for our eyes alone; descriptors as many as the machine allows, as every caller takes one.
-fn prepare_process() {
+/// Files that SQLite makes are for our eyes alone; descriptors as many as the machine allows, as every caller takes one. Then
+/// the sandbox: before the first key is here, and before the first thread, which would stay outside.
+fn prepare_process(config: &Config) -> Result<Confinement, Failure> {
     umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let allowed = getrlimit(Resource::Nofile).maximum;
-    if setrlimit(Resource::Nofile, Rlimit { current: allowed, maximum: allowed }).is_err() {
+    if !process::raise(Resource::Nofile) {
         tracing::warn!("cannot raise the limit of open files; fewer callers can connect at once");
     }
+    if config.sandbox {
+        confine::confine(&confine::needs(config))
+    } else {
+        Ok(Confinement { no_core: process::leaves_no_core(), ..Confinement::default() })
+    }
+}
+
+/// What protects keys less than it should in a process that serves.
+fn weaknesses(confinement: &Confinement, asked: bool) -> Vec<String> {
+    let memory = match locked::weakest() {
+        Memory::Secret => None,
+        Memory::Locked => {
+            Some("keys lie in locked memory, which root's debugger reads: this kernel gives no memfd_secret")
+        }
+        Memory::Ordinary => Some("keys lie in ordinary memory: raise the limit of locked memory (LimitMEMLOCK)"),
+    };
+    let weak = [
+        (!confinement.no_core, "a crash may write a core: the process could not be made undumpable"),
+        (!asked, "process.sandbox = false: the server may open any file and run any program that its user may"),
+        (
+            asked && confinement.landlock_abi == 0,
+            "this kernel has no Landlock: the server may open any file of its user",
+        ),
+        (asked && !confinement.seccomp, "this kernel has no seccomp filters: the server may make any system call"),
+    ];
+    let weak = weak.into_iter().filter_map(|(is_so, words)| is_so.then_some(words));
+    memory.into_iter().chain(weak).map(str::to_owned).collect()
 }
 
 struct Signals {
@@ -146,9 +181,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Opens everything and serves. Retention goes by `clock`, which may be simulated; certificates always go by the
-    /// machine's. To be called outside any runtime.
+    /// Opens everything and serves in this process as it is. Retention goes by `clock`, which may be simulated; certificates
+    /// always go by the machine's. To be called outside any runtime.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        Self::start_with(config, clock, None)
+    }
+
+    /// `confinement`: what was done to this process, if it is the server's own.
+    fn start_with(config: Config, clock: Arc<dyn Clock>, confinement: Option<Confinement>) -> Result<Self, Failure> {
         // The first phone number must not wait for the numbering plans.
         crate::domain::field::phone::warm();
         let trust = Trust::load(config.trust.clone()).map_err(|error| failed("cannot use the certificates", &error))?;
@@ -158,6 +198,12 @@ impl Running {
                 .push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
         }
         let keyring = Arc::new(keys::unlock(&config.root, &config.keyring)?);
+        if let Some(confinement) = confinement {
+            let weaknesses = weaknesses(&confinement, config.sandbox);
+            weaknesses.iter().for_each(|weakness| tracing::warn!("{weakness}"));
+            root.warnings.extend(weaknesses);
+            root.confinement = confinement;
+        }
         let listener = Listener::bind(&config.listener)
             .map_err(|error| failed(&format!("cannot listen on {}", config.listener.address), &error))?;
         let store = Store::open(&config.store, keyring, Arc::clone(&clock))
@@ -328,7 +374,7 @@ fn root_status(config: &Config) -> Result<RootStatus, Failure> {
         warnings.push("this build can be told to break its promises (feature `planted`): use it for tests only".into());
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(RootStatus { source: kind.to_owned(), warnings })
+    Ok(RootStatus { source: kind.to_owned(), warnings, ..RootStatus::default() })
 }
 
 /// The path, or the folder that it will be made in.

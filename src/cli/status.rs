@@ -34,6 +34,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn to_json(status: &StatusResponse) -> Value {
+    let protection = status.protection.clone().unwrap_or_default();
     json!({
         "version": status.version,
         "now": client::shown(status.now),
@@ -51,6 +52,10 @@ fn to_json(status: &StatusResponse) -> Value {
         "active_epoch": status.active_epoch,
         "keyring_generation": status.keyring_generation,
         "root_source": status.root_source,
+        "key_memory": protection.key_memory,
+        "no_core": protection.no_core,
+        "landlock_abi": protection.landlock_abi,
+        "seccomp": protection.seccomp,
         "warnings": status.warnings,
     })
 }

@@ -56,7 +56,7 @@ fn what_is_left_out_has_a_default() {
         GOOD.replace("sweep_interval = '2s'\n", "").replace("[listen]\naddress = '127.0.0.1:0'\nworkers = 2\n", "");
     let config = parse(&short, Path::new("")).unwrap();
     assert_eq!((config.listener.address, config.sweep_interval), (DEFAULT_ADDRESS, DEFAULT_SWEEP));
-    assert!(config.listener.workers >= 1);
+    assert!(config.listener.workers >= 1 && config.sandbox);
     assert_eq!((config.log.level, config.log.format, config.log.file), (Level::Info, Format::Json, None));
 }
 
@@ -125,4 +125,12 @@ fn a_mistake_inside_a_policy_is_named_with_the_policys_file_and_line() {
 fn a_file_that_is_not_there_is_named() {
     let shown = Config::load(Path::new("/nowhere/config.toml")).unwrap_err().to_string();
     assert!(shown.starts_with("/nowhere/config.toml: cannot be read"), "{shown}");
+}
+
+#[test]
+fn a_server_is_confined_unless_the_file_says_otherwise_by_its_right_name() {
+    let sandbox = |text: &str| parse(&format!("{GOOD}\n{text}"), Path::new("")).map(|config| config.sandbox);
+    assert!(sandbox("").unwrap() && sandbox("[process]\nsandbox = true").unwrap());
+    assert!(!sandbox("[process]\nsandbox = false").unwrap());
+    assert!(sandbox("[process]\nsandbx = false").is_err() && sandbox("[process]\nsandbox = 'no'").is_err());
 }

@@ -143,6 +143,13 @@ impl Keyring {
         std::iter::once(&self.active).chain(&self.older).map(Arc::as_ref)
     }
 
+    /// Every key that lives as long as this keyring, by name: what nobody must find in the memory of a process.
+    pub(super) fn held(&self) -> Vec<(String, &Key)> {
+        let own = [("the file's seal", &self.seal.key), ("the signer's seed", self.signer.seed())];
+        let own = own.map(|(name, key)| (name.to_owned(), key));
+        own.into_iter().chain(self.epochs().flat_map(EpochKeys::held)).collect()
+    }
+
     /// Replaces the file at `path` by this generation, durably, or leaves the old one.
     pub fn save(&self, path: &Path, entropy: &dyn Entropy) -> Result<(), KeyringError> {
         let RootSeal { header, check, key } = &*self.seal;
@@ -184,7 +191,7 @@ impl Keyring {
 
     fn decode_body(body: &[u8], generation: Generation, seal: RootSeal) -> Result<Self, KeyringError> {
         let (seed, entries) = body.split_first_chunk::<SEED>().ok_or(KeyringError::Malformed)?;
-        let signer = Arc::new(Signer::from_seed(Key::filled(|bytes| *bytes = *seed)));
+        let signer = Arc::new(Signer::from_seed(Key::filled(|bytes| bytes.copy_from_slice(seed))));
         let (entries, rest) = entries.as_chunks::<EPOCH>();
         let mut epochs = entries.iter().map(decode_epoch).collect::<Option<Vec<_>>>().ok_or(KeyringError::Malformed)?;
         let newest_first = epochs.is_sorted_by(|a, b| a.number > b.number);
@@ -216,6 +223,13 @@ impl EpochKeys {
             page: key.derive("strongroom/epoch/page"),
             key,
         }
+    }
+
+    fn held(&self) -> Vec<(String, &Key)> {
+        let Self { number, created_at: _, key, wrap, mac, index, idempotency, audit, page } = self;
+        let keys = [key, wrap, mac, index, idempotency, audit, page];
+        let uses = ["own", "wrap", "mac", "index", "idempotency", "audit", "page"];
+        keys.into_iter().zip(uses).map(|(key, use_)| (format!("epoch {}, {use_} key", number.0), key)).collect()
     }
 
     pub fn number(&self) -> Epoch {
@@ -260,7 +274,7 @@ fn decode_epoch(entry: &[u8; EPOCH]) -> Option<Arc<EpochKeys>> {
     let (number, rest) = entry.split_first_chunk()?;
     let (created_at, key) = rest.split_first_chunk()?;
     let key: &[u8; 32] = key.try_into().ok()?;
-    let key = Key::filled(|bytes| *bytes = *key);
+    let key = Key::filled(|bytes| bytes.copy_from_slice(key));
     let (number, created_at) = (Epoch(u32::from_be_bytes(*number)), Timestamp(i64::from_be_bytes(*created_at)));
     Some(Arc::new(EpochKeys::new(number, created_at, key)))
 }

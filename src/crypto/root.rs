@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::entropy::{Entropy, array};
 use crate::crypto::key::{Key, debug_by_name};
+use crate::crypto::residue::{CIPHER, wiped};
 
 /// Passphrases shorter than this are refused, in characters.
 pub const MIN_PASSPHRASE: usize = 12;
@@ -131,6 +132,11 @@ impl RootKey {
         RootCheck(self.key.derive("strongroom/root-check").tag(&[]))
     }
 
+    /// As `Keyring::held`.
+    pub(super) fn held(&self) -> Vec<(String, &Key)> {
+        vec![("the root".to_owned(), &self.key)]
+    }
+
     /// The key that seals the keyring file.
     pub(crate) fn keyring_key(&self) -> Key {
         self.key.derive("strongroom/keyring")
@@ -139,7 +145,7 @@ impl RootKey {
 
 /// Writes a new key file: 64 hexadecimal digits, mode 0600. Never overwrites.
 pub fn mint_key_file(path: &Path, entropy: &dyn Entropy) -> Result<(), RootError> {
-    let digits = Zeroizing::new(hex::encode(Key::generate(entropy).expose()));
+    let digits = wiped::<CIPHER, _>(|| Zeroizing::new(hex::encode(Key::generate(entropy).expose())));
     mint(path, &digits).map_err(|source| RootError::Unwritable { role: KEY_FILE, source })
 }
 
@@ -207,12 +213,14 @@ fn passphrase(bytes: &[u8]) -> Result<&[u8], RootError> {
 }
 
 fn parse_key(bytes: &[u8]) -> Result<Key, RootError> {
-    if let Ok(raw) = bytes.try_into() {
-        return Ok(Key::filled(|key| *key = raw));
+    if bytes.len() == 32 {
+        return Ok(Key::filled(|key| key.copy_from_slice(bytes)));
     }
     let mut parsed = Err(RootError::NotAKey);
-    let key =
-        Key::filled(|key| parsed = hex::decode_to_slice(without_newline(bytes), key).map_err(|_| RootError::NotAKey));
+    let digits = without_newline(bytes);
+    let key = Key::filled(|key| {
+        parsed = wiped::<CIPHER, _>(|| hex::decode_to_slice(digits, key)).map_err(|_| RootError::NotAKey)
+    });
     parsed.map(|()| key)
 }
 
@@ -224,7 +232,7 @@ fn stretch(passphrase: &[u8], cost: Argon2Cost, salt: &[u8; 16]) -> Result<Key, 
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(|_| RootError::Cost)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let mut stretched = Err(argon2::Error::OutOfMemory);
-    let key = Key::filled(|key| stretched = argon2.hash_password_into(passphrase, salt, key));
+    let key = Key::filled(|key| stretched = wiped::<CIPHER, _>(|| argon2.hash_password_into(passphrase, salt, key)));
     stretched.map(|()| key).map_err(|_| RootError::Cost)
 }
 

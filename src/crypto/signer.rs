@@ -6,6 +6,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
 use crate::crypto::entropy::Entropy;
 use crate::crypto::key::{Key, debug_by_name};
+use crate::crypto::residue::{CIPHER, wiped};
 
 /// What signs. Its seed is a `Key`, wiped when dropped and kept where long-lived keys are kept.
 pub struct Signer {
@@ -25,7 +26,7 @@ impl Signer {
     }
 
     pub(crate) fn from_seed(seed: Key) -> Self {
-        let public = PublicKey(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
+        let public = wiped::<CIPHER, _>(|| PublicKey(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes()));
         Self { seed, public }
     }
 
@@ -36,7 +37,7 @@ impl Signer {
     /// 64 bytes, the same for the same message.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         // Expanded for this one signature, and wiped with it.
-        SigningKey::from_bytes(self.seed.expose()).sign(message).to_bytes()
+        wiped::<CIPHER, _>(|| SigningKey::from_bytes(self.seed.expose()).sign(message).to_bytes())
     }
 
     pub(crate) fn seed(&self) -> &Key {

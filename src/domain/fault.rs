@@ -17,6 +17,12 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// Long-lived keys lie on the ordinary heap.
+    KeysUnlocked = 25,
+    /// The kernel is taken to have no memfd_secret.
+    NoSecretMemory = 26,
+    /// Long-lived keys lie on the ordinary heap, and the root is not wiped.
+    RootKept = 27,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +64,9 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "keys-unlocked" => Some(Fault::KeysUnlocked),
+            "no-secret-memory" => Some(Fault::NoSecretMemory),
+            "root-kept" => Some(Fault::RootKept),
             _ => None,
         }
     }

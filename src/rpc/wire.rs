@@ -9,6 +9,7 @@ use std::mem::take;
 use prost_types::Timestamp as WireTime;
 
 use super::proto;
+use crate::crypto::locked::Memory;
 use crate::domain::field::{
     Address, CustomerReference, Email, EmergencyContact, FieldError, FieldReason, FieldValue, IdempotencyKey, Name,
     Note, PaymentAccount, Phone, RawAddress, Serial,
@@ -334,6 +335,17 @@ pub(super) fn status(status: Status) -> proto::StatusResponse {
         warnings: status.warnings,
         policy_id,
         policy_version: hex::encode(policy_version),
+        protection: Some(proto::Protection {
+            key_memory: match status.key_memory {
+                Memory::Secret => "memfd_secret",
+                Memory::Locked => "mlock",
+                Memory::Ordinary => "heap",
+            }
+            .to_owned(),
+            no_core: status.confinement.no_core,
+            landlock_abi: status.confinement.landlock_abi,
+            seccomp: status.confinement.seccomp,
+        }),
     }
 }
 

@@ -3,15 +3,28 @@
 use super::call::{Call, Draft};
 use super::{Error, Vault};
 use crate::audit::entry::Action;
+use crate::crypto::locked::{self, Memory};
 use crate::domain::id::{Epoch, Generation};
 use crate::domain::time::{HOUR, Timestamp};
 use crate::store::rows::Counts;
 
-/// Where the root key comes from, and what is wrong with that.
+/// Where the root key comes from, what confines the process that holds keys, and what is wrong with either.
 #[derive(Clone, Debug, Default)]
 pub struct RootStatus {
     pub source: String,
     pub warnings: Vec<String>,
+    pub confinement: Confinement,
+}
+
+/// How the kernel confines this process; not at all, by default, in one that is more than a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Confinement {
+    /// No core is written of it, and nobody of its user can attach a debugger.
+    pub no_core: bool,
+    /// The kernel's Landlock interface that restricts its files and ports; 0: nothing does.
+    pub landlock_abi: u32,
+    /// Only listed system calls are made.
+    pub seccomp: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -25,6 +38,8 @@ pub struct Status {
     pub active_epoch: Epoch,
     pub generation: Generation,
     pub root_source: String,
+    pub key_memory: Memory,
+    pub confinement: Confinement,
     pub mark: Timestamp,
     pub policy: Option<(String, [u8; 32])>,
     pub warnings: Vec<String>,
@@ -69,6 +84,8 @@ impl Vault {
             active_epoch: self.keyring().active().number(),
             generation: self.keyring().generation(),
             root_source: self.inner.parts.root.source.clone(),
+            key_memory: locked::weakest(),
+            confinement: self.inner.parts.root.confinement,
             mark,
             policy: policy.map(|policy| (policy.id().to_owned(), policy.version().0)),
             warnings,

@@ -30,11 +30,11 @@ pub fn filled(message: &MessageDescriptor, text: &mut dyn FnMut() -> String) -> 
             Kind::Bytes => Value::Bytes(text().into_bytes().into()),
             Kind::Message(message) => Value::Message(self::filled(&message, text)),
             Kind::Enum(_) => Value::EnumNumber(1),
+            Kind::Bool => Value::Bool(true),
             Kind::Uint32 => Value::U32(1_000_007),
             Kind::Uint64 => Value::U64(1_000_007),
             Kind::Int32 => Value::I32(1_000_007),
             Kind::Int64 => Value::I64(1_000_007),
-            Kind::Bool => Value::Bool(true),
             other => panic!("{other:?} is new to the protocol"),
         };
         filled.set_field(&field, if field.is_list() { Value::List(vec![one]) } else { one });

@@ -49,6 +49,7 @@ const NO_PII: &[&str] = &[
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
     "ItemError.field",
+    "Protection.key_memory",
     "ReportEventResponse.due_by",
     "RevokeShipmentRequest.grant_id",
     "StatusResponse.audit_root",
@@ -252,7 +253,7 @@ const PRINTED: &[Printed] = printed![
     ReportEventRequest ReportEventResponse GrantShipmentRequest GrantShipmentResponse
     RevokeShipmentRequest RevokeShipmentResponse
     GetDeliveryRequest GetDeliveryResponse ConfirmDeliveryRequest ConfirmDeliveryResponse
-    StatusRequest StatusResponse ConfirmClockRequest ConfirmClockResponse
+    StatusRequest StatusResponse Protection ConfirmClockRequest ConfirmClockResponse
     Caller EnrolCallerRequest EnrolCallerResponse SuspendCallerRequest SuspendCallerResponse
     ResumeCallerRequest ResumeCallerResponse ReplacePinsRequest ReplacePinsResponse
     ListCallersRequest ListCallersResponse PendingApproval
