@@ -17,6 +17,12 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// No room is kept back on the disk.
+    NoReserve = 30,
+    /// Refusals past the lock-out are logged one by one.
+    LockOutUncounted = 31,
+    /// Nobody is ever locked out.
+    LockOutOff = 32,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +64,9 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "no-reserve" => Some(Fault::NoReserve),
+            "lock-out-uncounted" => Some(Fault::LockOutUncounted),
+            "lock-out-off" => Some(Fault::LockOutOff),
             _ => None,
         }
     }
