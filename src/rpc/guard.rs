@@ -10,11 +10,13 @@
 //! ```
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::Body as _;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
@@ -30,6 +32,10 @@ type Response = http::Response<Body>;
 
 /// The longest a request may take to arrive and be answered; a stream, to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is taken of a refused request's body before the answer: bytes, and how long.
+const SHORT: usize = 64 * 1024;
+const QUICK: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub(super) struct Guarded<S> {
@@ -92,8 +98,12 @@ async fn answer<S>(
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    door.heed(peer)?;
-    door.welcome(peer, path).await?;
+    let heard = door.heed(peer);
+    let welcome = if heard.is_ok() { door.welcome(peer, path).await.map(drop) } else { heard };
+    if let Err(refused) = welcome {
+        discard(request.into_body()).await;
+        return Err(refused);
+    }
     if path.starts_with("/grpc.health.") && door.vault.store().poisoned().is_some() {
         return Err(not_ready());
     }
@@ -102,6 +112,29 @@ where
         Ok(Err(impossible)) => Ok(Err(impossible)),
         Ok(Ok(_)) | Err(_) => Err(door.unreadable(peer, path).await),
     }
+}
+
+/// Lets a refused request's body arrive, unread, if it is short and quick: bytes for a stream that was closed before they came are
+/// an error of the connection, and enough of those would end it for the caller's other calls too.
+async fn discard(body: Body) {
+    let mut body = pin!(body);
+    let mut left = SHORT;
+    let arrives = poll_fn(|context| {
+        loop {
+            match body.as_mut().poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    left = left.saturating_sub(frame.data_ref().map_or(1, prost::bytes::Buf::remaining));
+                    if left == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    // Whatever came of it: the answer is the same.
+    let _ = tokio::time::timeout(QUICK, arrives).await;
 }
 
 /// Counts the call. A stream counts when it begins, with the code it began with.
