@@ -10,6 +10,7 @@ mod guard;
 pub mod identity;
 mod inquiry_service;
 mod lifecycle_service;
+mod limits;
 pub mod listener;
 mod operations_service;
 pub mod proto;
@@ -40,9 +41,12 @@ const MAX_MESSAGE: usize = 256 * 1024;
 /// Where there are only keys, tokens and times.
 const MAX_SMALL_MESSAGE: usize = 8 * 1024;
 
+/// What the parts above this layer have to warn an operator of, asked whenever one looks.
+pub type Watch = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Every service of the vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
-pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Routes {
-    let door = Arc::new(Door::new(vault, trust, clock));
+pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: Watch) -> Routes {
+    let door = Arc::new(Door::new(vault, trust, clock, watch));
     let (_always_serving, health) = tonic_health::server::health_reporter();
     let tokens = TokenServiceServer::new(token_service::Tokens::new(Arc::clone(&door)));
     let lifecycle = LifecycleServiceServer::new(lifecycle_service::Lifecycle::new(Arc::clone(&door)));

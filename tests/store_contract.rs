@@ -175,6 +175,7 @@ fn entry(n: u8) -> Entry {
         outcomes: Vec::new(),
         subject: None,
         whom: None,
+        count: None,
     }
 }
 

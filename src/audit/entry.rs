@@ -12,6 +12,8 @@ use std::fmt;
 const FORMAT: u8 = 1;
 /// Set in the format of an entry that tells whom it is about.
 const WHOM: u8 = 0x10;
+/// Set in the format of an entry that stands for several.
+const COUNT: u8 = 0x20;
 
 /// One request's number, drawn by the vault, never by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -180,6 +182,8 @@ coded! {
         ApprovalOver = 38 "approval_over",
         /// The identity is enrolled otherwise.
         AlreadyEnrolled = 39 "already_enrolled",
+        /// Too many refusals before: refused without a look.
+        LockedOut = 55 "locked_out",
     }
 }
 
@@ -229,6 +233,8 @@ pub struct Entry {
     pub outcomes: Vec<(Field, Outcome)>,
     pub subject: Option<SubjectTag>,
     pub whom: Option<Whom>,
+    /// How many it stands for, where they are counted instead of listed.
+    pub count: Option<u32>,
 }
 
 impl Entry {
@@ -236,7 +242,8 @@ impl Entry {
     /// their length, 0 for what is absent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
-        out.push(if self.whom.is_some() { FORMAT | WHOM } else { FORMAT });
+        let flag = |is_there, flag| if is_there { flag } else { 0 };
+        out.push(FORMAT | flag(self.whom.is_some(), WHOM) | flag(self.count.is_some(), COUNT));
         out.extend_from_slice(&self.at.0.to_be_bytes());
         out.extend_from_slice(&self.request.0);
         put(&mut out, self.tenant.as_str().as_bytes());
@@ -268,6 +275,9 @@ impl Entry {
             out.push(*role as u8);
             put(&mut out, name.as_str().as_bytes());
             put(&mut out, if let Some(Whom::Certificate { certificate, .. }) = &self.whom { certificate } else { &[] });
+        }
+        if let Some(count) = self.count {
+            out.extend_from_slice(&count.to_be_bytes());
         }
         out
     }
@@ -321,7 +331,7 @@ impl<'a> Reader<'a> {
 
     fn entry(&mut self) -> Option<Entry> {
         let format = self.byte()?;
-        if format & !WHOM != FORMAT {
+        if format & !(WHOM | COUNT) != FORMAT {
             return None;
         }
         // Evaluated in the order written, which is the order of the bytes.
@@ -344,6 +354,7 @@ impl<'a> Reader<'a> {
                 _ => return None,
             },
             whom: if format & WHOM == 0 { None } else { Some(self.whom()?) },
+            count: if format & COUNT == 0 { None } else { Some(u32::from_be_bytes(self.array()?)) },
         })
     }
 
@@ -388,22 +399,23 @@ pub(super) mod tests {
                 }
             });
         let what = (select(Action::ALL), of(select(Class::ALL)), of(select(Purpose::ALL)), verdict, outcomes);
-        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>()), of(whom))
-            .prop_map(|(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject, whom)| {
-                Entry {
-                    at: Timestamp(at),
-                    request: RequestId(request),
-                    tenant: tenant.parse().unwrap(),
-                    actor,
-                    action,
-                    class,
-                    purpose,
-                    verdict,
-                    outcomes,
-                    subject: subject.map(SubjectTag),
-                    whom,
-                }
-            })
+        let rest = (of(any::<[u8; 16]>()), of(whom), of(any::<u32>()));
+        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, rest).prop_map(
+            |(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), (subject, whom, count))| Entry {
+                at: Timestamp(at),
+                request: RequestId(request),
+                tenant: tenant.parse().unwrap(),
+                actor,
+                action,
+                class,
+                purpose,
+                verdict,
+                outcomes,
+                subject: subject.map(SubjectTag),
+                whom,
+                count,
+            },
+        )
     }
 
     /// A carrier's read, different for every `n`.
@@ -420,6 +432,7 @@ pub(super) mod tests {
             outcomes: vec![(Field::Address, Outcome::Granted)],
             subject: Some(SubjectTag([9; 16])),
             whom: None,
+            count: None,
         }
     }
 
@@ -472,6 +485,14 @@ pub(super) mod tests {
         let plain = sample(1).to_bytes();
         assert_eq!((bytes[0], &bytes[1..plain.len()]), (0x11, &plain[1..]));
         assert_eq!(hex::encode(&bytes[plain.len()..]), "0100000003776562000000080808080808080808");
+    }
+
+    #[test]
+    fn how_many_an_entry_stands_for_is_told_last() {
+        let bytes = Entry { count: Some(70_000), ..sample(1) }.to_bytes();
+        let plain = sample(1).to_bytes();
+        assert_eq!((bytes[0], &bytes[1..plain.len()]), (0x21, &plain[1..]));
+        assert_eq!(hex::encode(&bytes[plain.len()..]), "00011170");
     }
 
     #[test]

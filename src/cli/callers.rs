@@ -336,6 +336,7 @@ fn shown(caller: &Caller) -> Value {
         "since": client::shown(caller.since),
         "certificate_days_left": until.is_some().then_some(caller.certificate_days_left),
         "certificate_good_until": until,
+        "locked_out_until": client::shown(caller.locked_out_until),
     })
 }
 
@@ -348,6 +349,7 @@ fn table(callers: &[Caller]) -> String {
         let text = |key: &str| member.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
         let standing = match (caller.standing(), caller.suspended_certificates.len()) {
             (CallerStanding::Suspended, _) => "SUSPENDED".to_owned(),
+            _ if caller.locked_out_until.is_some() => format!("LOCKED OUT until {}", text("locked_out_until")),
             (_, 0) => "in force".to_owned(),
             (_, some) => format!("in force, {some} certificates suspended"),
         };

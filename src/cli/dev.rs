@@ -183,6 +183,7 @@ crls = [\"certs/crl.pem\"]
 database = \"strongroom.db\"
 ledger = \"erasure.ledger\"
 keyring = \"keyring\"
+reserve = \"1MiB\"
 
 [root]
 key_file = \"root.key\"

@@ -240,6 +240,9 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::RevisionConflict
         | R::IdempotencyKeyReused
         | R::Unavailable
+        | R::RateLimited
+        | R::LockedOut
+        | R::DiskFull
         | R::Tampered
         | R::NotAHash
         | R::NotAPeriod

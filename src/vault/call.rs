@@ -30,6 +30,11 @@ impl Draft {
         Self { entry: blank(request, tenant.clone(), Actor::Vault, action, at) }
     }
 
+    /// For callers whose requests the vault answers without looking at them.
+    pub(crate) fn by(actor: Actor, tenant: &TenantId, request: RequestId, action: Action, at: Timestamp) -> Self {
+        Self { entry: blank(request, tenant.clone(), actor, action, at) }
+    }
+
     pub(crate) fn about(mut self, class: Class, subject: Option<SubjectTag>) -> Self {
         self.entry.class = Some(class);
         self.entry.subject = subject;
@@ -53,6 +58,11 @@ impl Draft {
 
     pub(crate) fn whom(mut self, whom: Whom) -> Self {
         self.entry.whom = Some(whom);
+        self
+    }
+
+    pub(crate) fn count(mut self, count: u32) -> Self {
+        self.entry.count = Some(count);
         self
     }
 
@@ -91,5 +101,6 @@ fn blank(request: RequestId, tenant: TenantId, actor: Actor, action: Action, at:
         outcomes: Vec::new(),
         subject: None,
         whom: None,
+        count: None,
     }
 }

@@ -49,6 +49,8 @@ pub struct Enrolled {
     pub enrolment: Enrolment,
     /// Of the certificate it was last seen with since the start.
     pub certificate_good_until: Option<Timestamp>,
+    /// When it was refused too often.
+    pub locked_out_until: Option<Timestamp>,
 }
 
 impl Vault {
@@ -118,6 +120,9 @@ impl Vault {
             Ok((Ok(changed.clone()), Some(changed)))
         };
         let answer = self.change_caller("suspend_caller", write).await.and_then(|answer| answer);
+        if let (Ok(suspended), None) = (&answer, certificate) {
+            self.end_lock_out(&suspended.id);
+        }
         Ok(self.enrolled(self.watch(&watched, answer).await?))
     }
 
@@ -222,7 +227,8 @@ impl Vault {
 
     fn enrolled(&self, enrolment: Enrolment) -> Enrolled {
         let certificate_good_until = self.certificate_of(&enrolment.id);
-        Enrolled { enrolment, certificate_good_until }
+        let locked_out_until = self.locked_out_until(&enrolment.id);
+        Enrolled { enrolment, certificate_good_until, locked_out_until }
     }
 }
 

@@ -1,7 +1,7 @@
 //! An entry read where it lies, for those who look through millions. INVARIANT: a glance tells of an entry exactly what
 //! `Entry::from_bytes` tells of it, and copies nothing; bytes that are no entry may pass here as far as nobody looks at them.
 
-use super::{Action, Entry, FORMAT, Reader, RefusalCode, RequestId, SubjectTag, Verdict};
+use super::{Action, COUNT, Entry, FORMAT, Reader, RefusalCode, RequestId, SubjectTag, Verdict};
 use crate::domain::caller::Role;
 use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::Timestamp;
@@ -17,6 +17,7 @@ pub struct Glance<'a> {
     tenant: &'a [u8],
     actor: Option<Seen<'a>>,
     outcomes: &'a [u8],
+    is_counted: bool,
     pub at: Timestamp,
     pub request: RequestId,
     pub action: Action,
@@ -34,7 +35,8 @@ struct Seen<'a> {
 impl<'a> Glance<'a> {
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        if reader.byte()? & FORMATS != FORMAT {
+        let format = reader.byte()?;
+        if format & FORMATS != FORMAT {
             return None;
         }
         let (at, request, tenant) =
@@ -52,7 +54,8 @@ impl<'a> Glance<'a> {
             1 => Some(SubjectTag(reader.array()?)),
             _ => return None,
         };
-        Some(Self { bytes, tenant, actor, outcomes, at, request, action, verdict, subject })
+        let is_counted = format & COUNT != 0;
+        Some(Self { bytes, tenant, actor, outcomes, is_counted, at, request, action, verdict, subject })
     }
 
     /// When an entry happened, of bytes that may be none.
@@ -93,9 +96,10 @@ impl<'a> Glance<'a> {
         self.is_a_reading() && self.outcomes().any(is_shown)
     }
 
-    /// How many requests the entry stands for: one. Where refusals are counted instead of listed, this is the place that says so.
+    /// How many requests the entry stands for: one, but where refusals are counted instead of listed.
     pub fn times(&self) -> u64 {
-        1
+        let count = self.is_counted.then(|| self.entry().and_then(|entry| entry.count)).flatten();
+        count.map_or(1, u64::from)
     }
 
     /// All of it.
@@ -133,6 +137,7 @@ mod tests {
         assert_eq!((glance.at, glance.request, glance.action), (entry.at, entry.request, entry.action));
         assert_eq!((glance.verdict, glance.subject), (entry.verdict, entry.subject));
         assert_eq!(glance.outcomes().collect::<Vec<_>>(), entry.outcomes);
+        assert_eq!(glance.times(), entry.count.map_or(1, u64::from));
         assert!(glance.is_of(&entry.tenant) && !glance.is_of(&"another-tenant".parse().unwrap()));
         let by = |role, name: &CallerName, certificate| glance.is_by(role, name, certificate);
         match &entry.actor {

@@ -74,7 +74,7 @@ pub(super) fn hash<const N: usize>(field: &str, text: &str) -> Parsed<[u8; N]> {
 
 /// `days_left` asks the clock that certificates go by.
 pub(in crate::rpc) fn caller(caller: Enrolled, days_left: impl FnOnce(Timestamp) -> i64) -> proto::Caller {
-    let Enrolled { enrolment, certificate_good_until } = caller;
+    let Enrolled { enrolment, certificate_good_until, locked_out_until } = caller;
     let days = certificate_good_until.map_or(0, days_left);
     proto::Caller {
         role: i32::from(enrolment.id.role as u8),
@@ -87,6 +87,7 @@ pub(in crate::rpc) fn caller(caller: Enrolled, days_left: impl FnOnce(Timestamp)
         since: Some(wire_time(enrolment.since)),
         certificate_good_until: certificate_good_until.map(wire_time),
         certificate_days_left: i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }),
+        locked_out_until: locked_out_until.map(wire_time),
     }
 }
 

@@ -164,6 +164,7 @@ mod tests {
             outcomes: outcomes.to_vec(),
             subject: Some(SubjectTag([tag; 16])),
             whom: None,
+            count: None,
         }
     }
 
