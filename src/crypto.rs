@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod mac;
 pub mod page;
 pub mod root;
+pub mod rotation;
 pub mod signer;
 pub mod slot;
 

@@ -8,6 +8,7 @@ mod delivery_service;
 mod door;
 mod guard;
 pub mod identity;
+mod key_service;
 mod lifecycle_service;
 pub mod listener;
 mod operations_service;
@@ -28,6 +29,7 @@ use guard::Guarded;
 use proto::approval_service_server::ApprovalServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
+use proto::key_service_server::KeyServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
 use proto::token_service_server::TokenServiceServer;
@@ -48,6 +50,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
     let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
+    let keys = KeyServiceServer::new(key_service::Keys::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -56,5 +59,6 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(keys.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

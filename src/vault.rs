@@ -12,10 +12,13 @@ mod detokenize;
 mod enrol;
 mod erase;
 mod error;
+mod find;
+mod keys;
 mod loaded;
 mod mark;
 mod once;
 mod report_event;
+mod rewrap;
 mod roster;
 mod shipment;
 mod status;
@@ -47,6 +50,8 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use find::{Find, FoundTokens, Sought};
+pub use keys::{Kept, KeySettings, ListedEpoch, ListedKeys, PostponeEpoch, Progress};
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -70,6 +75,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub root: RootStatus,
+    pub keys: KeySettings,
 }
 
 /// The vault; cheap to clone.
@@ -86,6 +92,7 @@ struct Inner {
     started_at: Timestamp,
     sweeper: sweep::Progress,
     roster: Roster,
+    keeper: keys::Keeper,
 }
 
 impl Vault {
@@ -96,7 +103,8 @@ impl Vault {
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
         let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
+        let keeper = keys::Keeper::default();
+        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster, keeper }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;
@@ -150,7 +158,8 @@ impl Vault {
         self.inner.parts.entropy.as_ref()
     }
 
-    fn keyring(&self) -> &Arc<Keyring> {
+    /// The keyring as it stands; within a snapshot or a transaction, theirs is the one to go by.
+    fn keyring(&self) -> Arc<Keyring> {
         self.store().keyring()
     }
 

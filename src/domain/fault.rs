@@ -17,6 +17,14 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// A new epoch is promoted before the copies of the keyring hold it.
+    CopiesSkipped = 15,
+    /// Blind indexes are made under a key that no rotation changes.
+    IndexEternal = 16,
+    /// A rewrap writes keys back that were erased meanwhile.
+    RewrapUpserts = 17,
+    /// A destroyed epoch's key stays in the keyring.
+    EpochKept = 18,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +66,10 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "copies-skipped" => Some(Fault::CopiesSkipped),
+            "index-eternal" => Some(Fault::IndexEternal),
+            "rewrap-upserts" => Some(Fault::RewrapUpserts),
+            "epoch-kept" => Some(Fault::EpochKept),
             _ => None,
         }
     }

@@ -142,6 +142,12 @@ fn action(path: &str) -> Action {
         "ShowApproval" => Action::ShowApproval,
         "Approve" => Action::Approve,
         "Reject" => Action::Reject,
+        "Find" => Action::Find,
+        "ListKeys" => Action::ListKeys,
+        "RotateKek" => Action::RotateKek,
+        "DestroyEpoch" => Action::DestroyEpoch,
+        "PostponeEpoch" => Action::PostponeEpoch,
+        "RotateRoot" => Action::RotateRoot,
         _ => Action::Status,
     }
 }

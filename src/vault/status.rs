@@ -58,6 +58,8 @@ impl Vault {
         if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
             warnings.push("the sweeper is more than an hour behind".to_owned());
         }
+        warnings.extend(self.key_warnings()?);
+        let keyring = self.keyring();
         let policy = self.inner.parts.policies.get(&call.caller.tenant);
         Ok(Status {
             now,
@@ -66,8 +68,8 @@ impl Vault {
             audit_entries: frontier.size(),
             audit_root: frontier.root(),
             ledger_entries: u64::try_from(ledger).unwrap_or(0),
-            active_epoch: self.keyring().active().number(),
-            generation: self.keyring().generation(),
+            active_epoch: keyring.active().number(),
+            generation: keyring.generation(),
             root_source: self.inner.parts.root.source.clone(),
             mark,
             policy: policy.map(|policy| (policy.id().to_owned(), policy.version().0)),

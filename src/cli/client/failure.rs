@@ -187,6 +187,16 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
         }
+        R::NotFindable => "the retention policy does not make this class findable by this; find by something else",
+        R::EpochInUse => {
+            "only an epoch that was replaced, and under which nothing lies, can go; see `strongroom keys list`"
+        }
+        R::KeyringNotSaved => {
+            "a place of the keyring cannot be written; `strongroom keys list` shows the copies, the server's log says why"
+        }
+        R::NoNextRoot => {
+            "name a usable [next_root] in the server's configuration and restart it; its log says what is wrong"
+        }
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }
