@@ -48,6 +48,9 @@ const NO_PII: &[&str] = &[
     "DescribeResponse.policy_version",
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
+    "KeyringCopy.path",
+    "ListKeysResponse.warnings",
+    "RowsUnderEpoch.table",
     "ItemError.field",
     "ReportEventResponse.due_by",
     "RevokeShipmentRequest.grant_id",
@@ -240,6 +243,9 @@ const PRINTED: &[Printed] = printed![
     ListCallersRequest ListCallersResponse PendingApproval
     Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
     ApproveRequest ApproveResponse RejectRequest RejectResponse
+    FindRequest FindResponse ListKeysRequest ListKeysResponse KeyEpoch RowsUnderEpoch KeyringCopy
+    RotateKekRequest RotateKekResponse DestroyEpochRequest DestroyEpochResponse EpochDestroyed
+    PostponeEpochRequest PostponeEpochResponse EpochPostponed RotateRootRequest RotateRootResponse
 ];
 
 fn canary() -> String {
@@ -274,6 +280,11 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(&proto::BatchDetokenizeItem::decode(bytes("BatchDetokenizeItem").as_slice()).unwrap().result.unwrap()),
         print(&proto::ResumeCallerResponse::decode(bytes("ResumeCallerResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
+        print(&proto::FindRequest::decode(bytes("FindRequest").as_slice()).unwrap().by.unwrap()),
+        print(&proto::DestroyEpochResponse::decode(bytes("DestroyEpochResponse").as_slice()).unwrap().result.unwrap()),
+        print(
+            &proto::PostponeEpochResponse::decode(bytes("PostponeEpochResponse").as_slice()).unwrap().result.unwrap(),
+        ),
     ];
     let names = [
         "FieldValue",
@@ -282,6 +293,9 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "BatchDetokenizeItem",
         "ResumeCallerResponse",
         "ReplacePinsResponse",
+        "FindRequest",
+        "DestroyEpochResponse",
+        "PostponeEpochResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();

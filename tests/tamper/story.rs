@@ -74,6 +74,7 @@ pub const STORY: &[Step] = &[
     Order("plain-1", "anna", "DE"),
     Order("plain-2", "anna", "FR"),
     Account("account", "anna"),
+    Account("account-2", "carl"),
     Elsewhere("elsewhere-1", "anna"),
     Elsewhere("elsewhere-2", "bert"),
     Order("granted-1", "carl", "DE"),
