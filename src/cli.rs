@@ -16,6 +16,7 @@ mod detokenize;
 pub mod dev;
 mod erase;
 mod event;
+mod find;
 mod grant;
 mod import;
 mod inquire;
@@ -57,6 +58,7 @@ enum Command {
     Detokenize(detokenize::Args),
     Correct(correct::Args),
     Describe(describe::Args),
+    Find(find::Args),
     Erase(erase::Args),
     Event(event::Args),
     Grant(grant::Args),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Detokenize(args) => client(detokenize::run(args)),
         Command::Correct(args) => client(correct::run(args)),
         Command::Describe(args) => client(describe::run(args)),
+        Command::Find(args) => client(find::run(args)),
         Command::Erase(args) => client(erase::run(args)),
         Command::Event(args) => client(event::run(args)),
         Command::Grant(args) => client(grant::run(args)),

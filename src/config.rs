@@ -1,6 +1,8 @@
 //! The server's configuration: `RawConfig` is what the file says, `Config` what it means. INVARIANT: a `Config` is whole and
 //! free of contradictions, or the file is refused with line, key and reason; secrets are named by path, never written inline.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -23,6 +25,7 @@ use crate::rpc::listener::ListenerConfig;
 use crate::rpc::trust::{AnchorFile, TrustFiles};
 use crate::store::StorePaths;
 use crate::telemetry::{Format, Level, LogConfig};
+use crate::vault::KeySettings;
 
 /// All that a server needs to start.
 #[derive(Clone, Debug)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Whether a server of this configuration is confined to the files, ports and system calls that it needs.
     pub sandbox: bool,
+    /// How the keyring and its epochs are kept.
+    pub keys: KeySettings,
 }
 
 /// Why a configuration is refused, and where.
@@ -87,6 +92,8 @@ pub enum Reason {
     NotATrustDomain,
     #[error("is not between {0}")]
     OutOfRange(&'static str),
+    #[error("is less than {0}")]
+    TooShort(&'static str),
     #[error("is no duration, like 5s, 1m or PT5S")]
     NotADuration,
     #[error("name either passphrase_file or key_file")]
@@ -128,6 +135,9 @@ struct RawConfig {
     tls: RawTls,
     data: RawData,
     root: Spanned<RawRoot>,
+    next_root: Option<Spanned<RawRoot>>,
+    #[serde(default)]
+    keys: keys::RawKeys,
     #[serde(default)]
     log: RawLog,
     #[serde(default)]
@@ -266,7 +276,9 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         .map_err(|error| (error.span().unwrap_or(0..0), "", Reason::Shape(error.message().to_owned())))?;
     let path = |path: PathBuf| folder.join(path);
     let allow_same_device = raw.root.get_ref().allow_same_device;
+    let keyring = path(raw.data.keyring);
     Ok(Config {
+        keys: keys::keys(&raw.keys, raw.next_root, keyring.clone(), folder)?,
         listener: listener(&raw.listen)?,
         trust: TrustFiles {
             certificate: path(raw.tls.certificate),
@@ -280,7 +292,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         limits: limits(&raw.limits)?,
         metrics: raw.metrics.as_ref().map(metrics).transpose()?,
         store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },
-        keyring: path(raw.data.keyring),
+        keyring,
         root: root(raw.root, folder)?,
         allow_same_device,
         policies: policies(&raw.tenant, folder)?,

@@ -14,6 +14,7 @@ pub mod mac;
 pub mod page;
 mod residue;
 pub mod root;
+pub mod rotation;
 pub mod signer;
 pub mod slot;
 

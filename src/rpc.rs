@@ -9,6 +9,7 @@ mod door;
 mod guard;
 pub mod identity;
 mod inquiry_service;
+mod key_service;
 mod lifecycle_service;
 mod limits;
 pub mod listener;
@@ -31,6 +32,7 @@ use proto::approval_service_server::ApprovalServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::inquiry_service_server::InquiryServiceServer;
+use proto::key_service_server::KeyServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
 use proto::token_service_server::TokenServiceServer;
@@ -55,6 +57,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
     let inquiries = InquiryServiceServer::new(inquiry_service::Inquiries::new(Arc::clone(&door)));
+    let keys = KeyServiceServer::new(key_service::Keys::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -64,5 +67,6 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(inquiries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(keys.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

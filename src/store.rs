@@ -3,7 +3,8 @@
 //!
 //! INVARIANT: what `run` has answered is durable, together with the audit entries it appended and, before it, the erasure
 //! ledger's; a closure that fails leaves nothing behind and sinks none of the closures committed with it. Every row of facts
-//! is authenticated when read: one that was altered, moved or made outside the vault answers `Tampered`, never data.
+//! is authenticated when read: one that was altered, moved or made outside the vault answers `Tampered`, never data. A snapshot
+//! and a commit are each of one keyring, in which every epoch of their rows is.
 //!
 //! How a write goes (`sqlite::writer`):
 //! ```text
@@ -24,6 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
 use crate::audit::entry::Entry;
 use crate::audit::tree::Frontier;
 use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
@@ -32,6 +36,7 @@ use crate::crypto::mac::{Mac, head_mac, verify_head};
 use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
 use reserve::ReserveState;
+pub use tx::rewrap::{Change, Page, RowsUnder, Table};
 pub use tx::{Tx, View};
 
 /// Why the store did not do as asked. Carries names of tables and files, never what they hold.
@@ -82,7 +87,7 @@ pub struct Store {
 
 struct Inner {
     backend: sqlite::Sqlite,
-    keyring: Arc<Keyring>,
+    keyring: Arc<ArcSwap<Keyring>>,
     flags: Arc<Flags>,
     reserve_bytes: u64,
 }
@@ -121,6 +126,7 @@ impl Store {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let flags = Arc::new(Flags::default());
+        let keyring = Arc::new(ArcSwap::new(keyring));
         let backend = sqlite::Sqlite::open(paths, reserve, Arc::clone(&keyring), clock, Arc::clone(&flags))?;
         let store = Self { inner: Arc::new(Inner { backend, keyring, flags, reserve_bytes: reserve }) };
         store.check_generation()?;
@@ -135,6 +141,33 @@ impl Store {
         T: Send + 'static,
     {
         self.inner.backend.submit(name, work)?.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// `run` that does not wait: the answer comes when it is on disk.
+    pub(crate) fn submit<T, F>(
+        &self,
+        name: &'static str,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.inner.backend.submit(name, work)
+    }
+
+    /// Goes on under another generation of the keyring, which must be saved by now, from a commit of its own on that notes the
+    /// generation and does `work`. If that fails, all stays under the old one.
+    pub async fn adopt<F>(&self, keyring: Arc<Keyring>, work: F) -> Result<(), StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        let generation = i64::try_from(keyring.generation().0).unwrap_or(i64::MAX);
+        let adopt = move |tx: &mut Tx<'_>| {
+            tx.set_meta_i64("keyring_generation", generation)?;
+            work(tx)
+        };
+        self.inner.backend.adopt(keyring, adopt)?.await.map_err(|_| StoreError::Closed)?
     }
 
     /// `run` for plain threads.
@@ -156,8 +189,9 @@ impl Store {
         self.inner.backend.allocate()
     }
 
-    pub fn keyring(&self) -> &Arc<Keyring> {
-        &self.inner.keyring
+    /// The keyring as it stands. What is written by an older one is refused as `Raced`.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.inner.keyring.load_full()
     }
 
     /// Truncates the write-ahead log, so that nothing deleted stays in it. `false` when a reader held it; try again.
@@ -199,7 +233,7 @@ impl Store {
     }
 
     fn check_generation(&self) -> Result<(), StoreError> {
-        let have = self.inner.keyring.generation().0;
+        let have = self.keyring().generation().0;
         let recorded = self.read(|view| view.meta_i64("keyring_generation"))?.unwrap_or(0);
         let recorded_generation = u64::try_from(recorded).unwrap_or(0);
         if have < recorded_generation {
@@ -214,6 +248,19 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Which generation of its keyring a database has seen, as it says; 0 where there is none yet. To be believed only once the
+/// store is open.
+pub fn recorded_generation(database: &Path) -> Result<u64, StoreError> {
+    if !database.exists() {
+        return Ok(0);
+    }
+    let value = sqlite::read_unheld(database, |reads| match reads.has_tables()? {
+        true => Ok(reads.meta("keyring_generation")?.map(|(row, _)| row.value)),
+        false => Ok(None),
+    })?;
+    Ok(value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
 /// Reads the whole audit log of a database, beside a running server or without one, and says where it first goes wrong.
@@ -274,12 +321,14 @@ impl HeadStamp {
         Self([&epoch.number().0.to_be_bytes()[..], head_mac(epoch, &head.to_bytes()).as_bytes()].concat())
     }
 
-    /// Whether this keyring stamped `head`. A head of a destroyed epoch cannot be checked by it any more.
+    /// Whether this keyring stamped `head`. A head of a destroyed epoch cannot be checked any more: the tree up to a living
+    /// epoch's head, or the frontier, binds it; who reads a log must come to one of them.
     pub fn fits(&self, keyring: &Keyring, head: &Head) -> bool {
         let Some((number, mac)) = self.0.split_first_chunk::<4>() else { return false };
-        let (Some(epoch), Ok(mac)) = (keyring.epoch(Epoch(u32::from_be_bytes(*number))), mac.try_into()) else {
-            return false;
-        };
-        verify_head(epoch, &head.to_bytes(), &Mac::from_bytes(mac))
+        let (number, Ok(mac)) = (Epoch(u32::from_be_bytes(*number)), mac.try_into()) else { return false };
+        match keyring.epoch(number) {
+            Some(epoch) => verify_head(epoch, &head.to_bytes(), &Mac::from_bytes(mac)),
+            None => keyring.has_destroyed(number),
+        }
     }
 }

@@ -13,12 +13,15 @@ mod enrol;
 mod erase;
 mod error;
 mod inquiry;
+mod find;
+mod keys;
 mod loaded;
 mod lockout;
 mod mark;
 mod measure;
 mod once;
 mod report_event;
+mod rewrap;
 mod roster;
 mod shipment;
 mod status;
@@ -56,6 +59,8 @@ pub use inquiry::{
     UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
 };
 pub use measure::days;
+pub use find::{Find, FoundTokens, Sought};
+pub use keys::{Kept, KeySettings, ListedEpoch, ListedKeys, PostponeEpoch, Progress};
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -82,6 +87,7 @@ pub struct Parts {
     pub root: RootStatus,
     /// What every caller may ask, and how often it may be wrong.
     pub limits: Limits,
+    pub keys: KeySettings,
 }
 
 /// The vault; cheap to clone.
@@ -101,6 +107,7 @@ struct Inner {
     desk: inquiry::Desk,
     lock_outs: Arc<LockOuts>,
     measured: measure::Measured,
+    keeper: keys::Keeper,
 }
 
 impl Vault {
@@ -114,7 +121,8 @@ impl Vault {
         let lock_outs = Arc::new(LockOuts::new(parts.limits.clone()));
         lockout::watch(&lock_outs, &parts.store, &parts.clock);
         let measured = measure::Measured::default();
-        let inner = Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk, lock_outs, measured };
+        let keeper = keys::Keeper::default();
+        let inner = Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk, lock_outs, measured, keeper };
         let vault = Self { inner: Arc::new(inner) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
@@ -169,7 +177,8 @@ impl Vault {
         self.inner.parts.entropy.as_ref()
     }
 
-    fn keyring(&self) -> &Arc<Keyring> {
+    /// The keyring as it stands; within a snapshot or a transaction, theirs is the one to go by.
+    fn keyring(&self) -> Arc<Keyring> {
         self.store().keyring()
     }
 

@@ -42,14 +42,17 @@ id = "everything"
 zone = "UTC"
 [class.order]
 fields = ["account_name", "recipient_name", "address", "phone", "email", "emergency_contact", "payment_account", "note"]
+findable = ["email", "phone", "customer_reference"]
 action = "purge"
 cap = "P1Y"
 [class.account]
 fields = ["account_name", "recipient_name", "address", "phone", "email", "emergency_contact", "payment_account", "note"]
+findable = ["email", "phone", "customer_reference"]
 action = "purge"
 cap = "P1Y"
 [class.case]
 fields = ["account_name", "recipient_name", "address", "phone", "email", "emergency_contact", "payment_account", "note"]
+findable = ["email", "phone", "customer_reference"]
 action = "purge"
 cap = "P1Y"
 "#;
@@ -148,7 +151,7 @@ fn refusals_for_role(house: &House) -> Vec<String> {
             let (Actor::Caller { role, name, .. }, Verdict::Refused(code)) = (&entry.actor, entry.verdict) else {
                 continue;
             };
-            if code == RefusalCode::Invalid {
+            if matches!(code, RefusalCode::Invalid | RefusalCode::NoNextRoot) {
                 // A role that may call, with an empty request: refused and logged too, for another reason.
                 continue;
             }

@@ -17,7 +17,9 @@ use strongroom::domain::time::{DAY, SimulatedClock, Timestamp};
 use strongroom::domain::token::TokenDigest;
 use strongroom::domain::vocabulary::{Class, EraseReason, Field};
 use strongroom::store::ledger::{LedgerEntry, LedgerEvent, read_after};
-use strongroom::store::rows::{DekRow, FieldSet, GrantRow, IdempotencyRow, RecordRow, SubjectRow, TombstoneRow};
+use strongroom::store::rows::{
+    DekRow, FieldSet, GrantRow, IdempotencyRow, NewIdempotency, RecordRow, SubjectRow, TombstoneRow,
+};
 use strongroom::store::{LogVerdict, Store, StoreError, StorePaths, Tx, verify_log};
 use tempfile::TempDir;
 
@@ -146,6 +148,10 @@ fn grant(id: i64, record: i64) -> GrantRow {
     }
 }
 
+fn new(row: IdempotencyRow) -> NewIdempotency {
+    NewIdempotency { row, epoch: Epoch(1), elsewhere: Vec::new() }
+}
+
 fn key(n: i64, record: i64, recorded_at: Timestamp) -> IdempotencyRow {
     IdempotencyRow {
         digest: digest(n),
@@ -223,7 +229,7 @@ fn what_run_answered_is_there_after_reopening(backend: &dyn Backend) {
         tx.put_sealed(RecordId(1), 3, &[8; 100])?;
         tx.insert_subject(&subject(1))?;
         tx.insert_grant(&grant(1, 1))?;
-        tx.insert_idempotency(&key(1, 1, NOW))?;
+        tx.insert_idempotency(&new(key(1, 1, NOW)))?;
         tx.put_tombstone(&tombstone(9, NOW))?;
         tx.set_meta_i64("mark", -5)?;
         Ok("done")
@@ -289,7 +295,7 @@ fn a_closure_that_fails_leaves_nothing_and_sinks_none_of_its_neighbours(backend:
         assert_eq!(there, (!fails(n), !fails(n)), "{n}");
     }
     assert_eq!(frontier, 200);
-    assert_eq!(read_after(&store.paths().ledger, store.keyring(), 0).unwrap().len(), 200);
+    assert_eq!(read_after(&store.paths().ledger, &store.keyring(), 0).unwrap().len(), 200);
 }
 
 fn a_closure_sees_what_it_has_written_and_no_one_else_does_before_the_commit(backend: &dyn Backend) {
@@ -311,14 +317,14 @@ fn a_second_row_where_one_may_be_is_raced(backend: &dyn Backend) {
         tx.insert_dek(&dek(1, 1))?;
         tx.insert_subject(&subject(1))?;
         tx.insert_grant(&grant(1, 1))?;
-        tx.insert_idempotency(&key(1, 1, NOW))
+        tx.insert_idempotency(&new(key(1, 1, NOW)))
     });
     assert!(is_raced(&store, |tx| tx.insert_record(&record(1))));
     assert!(is_raced(&store, |tx| tx.insert_record(&RecordRow { id: RecordId(2), ..record(1) })), "same digest");
     assert!(is_raced(&store, |tx| tx.insert_dek(&dek(1, 2))));
     assert!(is_raced(&store, |tx| tx.insert_subject(&SubjectRow { id: SubjectId(2), ..subject(1) })), "same tag");
     assert!(is_raced(&store, |tx| tx.insert_grant(&GrantRow { id: GrantId(2), ..grant(1, 1) })), "same tag");
-    assert!(is_raced(&store, |tx| tx.insert_idempotency(&key(1, 2, NOW))));
+    assert!(is_raced(&store, |tx| tx.insert_idempotency(&new(key(1, 2, NOW)))));
     write(&store, |tx| tx.insert_record(&record(2)));
 }
 
@@ -415,7 +421,7 @@ fn verified(store: &Store) -> Vec<Entry> {
     let (mut verifier, mut entries) = (Verifier::new(None), Vec::new());
     store
         .audit_batches(&mut |batch, stamp| {
-            assert!(stamp.fits(store.keyring(), &batch.head));
+            assert!(stamp.fits(&store.keyring(), &batch.head));
             verifier.follow(&batch, true).unwrap();
             entries.extend(unpack(&batch.entries).unwrap());
             true
@@ -463,7 +469,7 @@ fn the_log_goes_on_after_reopening_and_verifies(backend: &dyn Backend) {
         let answers = at_once(&store, works).into_iter().map(|answer| entry(answer.unwrap()));
         expected.extend(answers);
         assert_eq!(verified(&store), expected);
-        database = Some((store.paths().database.clone(), Arc::clone(store.keyring())));
+        database = Some((store.paths().database.clone(), store.keyring()));
     }
     let (database, keyring) = database.unwrap();
     let verdict = verify_log(&database, Some(&keyring), None).unwrap();
@@ -472,7 +478,7 @@ fn the_log_goes_on_after_reopening_and_verifies(backend: &dyn Backend) {
 
 fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(backend: &dyn Backend) {
     let store = backend.open().unwrap();
-    let told = |store: &Store| read_after(&store.paths().ledger, store.keyring(), 0).unwrap();
+    let told = |store: &Store| read_after(&store.paths().ledger, &store.keyring(), 0).unwrap();
     for n in 1..=5 {
         write(&store, move |tx| {
             tx.note_erasure(erasure(n));
@@ -494,7 +500,7 @@ fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(
         Ok(())
     });
     assert_eq!(told(&store).len(), 6);
-    let last = read_after(&store.paths().ledger, store.keyring(), 5).unwrap();
+    let last = read_after(&store.paths().ledger, &store.keyring(), 5).unwrap();
     assert_eq!((last.len(), last[0].0, &last[0].1.event), (1, 6, &LedgerEvent::Superseded(Revision(2))));
 }
 
@@ -559,7 +565,7 @@ fn blanking_forgets_the_requests_of_one_record_alone(backend: &dyn Backend) {
     let store = backend.open().unwrap();
     write(&store, |tx| {
         for n in 1..=4 {
-            tx.insert_idempotency(&key(n, n % 2, NOW))?;
+            tx.insert_idempotency(&new(key(n, n % 2, NOW)))?;
         }
         tx.blank_idempotency_of(RecordId(1))
     });
@@ -623,7 +629,7 @@ fn keys_and_tombstones_expire_after_their_time_and_not_before(backend: &dyn Back
     let store = backend.open().unwrap();
     write(&store, |tx| {
         for n in 0..10 {
-            tx.insert_idempotency(&key(n, 1, NOW.plus(n)))?;
+            tx.insert_idempotency(&new(key(n, 1, NOW.plus(n))))?;
             tx.put_tombstone(&tombstone(n, NOW.plus(n)))?;
         }
         Ok(())

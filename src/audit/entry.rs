@@ -4,7 +4,7 @@
 pub mod glance;
 
 use crate::domain::caller::{Caller, Role};
-use crate::domain::id::{CallerName, TenantId};
+use crate::domain::id::{CallerName, Epoch, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::vocabulary::{Class, Field, Outcome, Purpose};
 use std::fmt;
@@ -97,7 +97,7 @@ coded! {
         LockOut = 17 "lock_out",
         /// Erasures of the ledger applied again to a restored store.
         ReplayLedger = 18 "replay_ledger",
-        /// A data key was wrapped under another epoch.
+        /// What lay under a key epoch lies under a later one now.
         Rewrap = 19 "rewrap",
         /// The vault stopped serving in good order.
         Stop = 20 "stop",
@@ -124,6 +124,16 @@ coded! {
         UnusedGrants = 73 "unused_grants",
         /// Somebody asked for the story of one request.
         Explain = 74 "explain",
+        ListKeys = 50 "list_keys",
+        /// Another key epoch is active.
+        RotateKek = 51 "rotate_kek",
+        /// Nothing is left under an epoch, and it is decided to go.
+        DestroyEpoch = 52 "destroy_epoch",
+        PostponeEpoch = 53 "postpone_epoch",
+        RotateRoot = 54 "rotate_root",
+        Find = 55 "find",
+        /// Its key is gone from the keyring and every copy of it.
+        EpochDestroyed = 56 "epoch_destroyed",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -184,6 +194,11 @@ coded! {
         AlreadyEnrolled = 39 "already_enrolled",
         /// Too many refusals before: refused without a look.
         LockedOut = 55 "locked_out",
+        /// It is the active epoch, or something lies under it.
+        EpochInUse = 45 "epoch_in_use",
+        /// A place of the keyring could not be written or read back.
+        KeyringNotSaved = 46 "keyring_not_saved",
+        NoNextRoot = 47 "no_next_root",
     }
 }
 
@@ -210,6 +225,8 @@ pub enum Whom {
     Caller { role: Role, name: CallerName },
     /// One of the caller's certificates, by the first 8 bytes of its hash.
     Certificate { role: Role, name: CallerName, certificate: [u8; 8] },
+    /// Nobody: a key epoch, and how many rows lay under it.
+    Epoch { epoch: Epoch, rows: u64 },
 }
 
 /// How it ended.
@@ -270,6 +287,12 @@ impl Entry {
                 out.push(1);
                 out.extend_from_slice(&tag.0);
             }
+        }
+        if let Some(Whom::Epoch { epoch, rows }) = &self.whom {
+            // No role has this code.
+            out.push(0);
+            out.extend_from_slice(&epoch.0.to_be_bytes());
+            out.extend_from_slice(&rows.to_be_bytes());
         }
         if let Some(Whom::Caller { role, name } | Whom::Certificate { role, name, .. }) = &self.whom {
             out.push(*role as u8);
@@ -359,7 +382,13 @@ impl<'a> Reader<'a> {
     }
 
     fn whom(&mut self) -> Option<Whom> {
-        let (role, name) = (Role::from_code(self.byte()?)?, self.name()?);
+        let Some(role) = self.code(Role::from_code)? else {
+            return Some(Whom::Epoch {
+                epoch: Epoch(u32::from_be_bytes(self.array()?)),
+                rows: u64::from_be_bytes(self.array()?),
+            });
+        };
+        let name = self.name()?;
         match self.bytes()? {
             [] => Some(Whom::Caller { role, name }),
             certificate => Some(Whom::Certificate { role, name, certificate: certificate.try_into().ok()? }),
@@ -390,7 +419,8 @@ pub(super) mod tests {
         let verdict = of(select(RefusalCode::ALL)).prop_map(|code| code.map_or(Verdict::Done, Verdict::Refused));
         let outcomes = proptest::collection::vec((select(Field::ALL), select(Outcome::ALL)), 0..9);
         let certificate = of(any::<[u8; 8]>());
-        let whom =
+        let epoch = (any::<u32>(), any::<u64>()).prop_map(|(epoch, rows)| Whom::Epoch { epoch: Epoch(epoch), rows });
+        let caller =
             (select(&Role::ALL[..]), "[a-z][a-z0-9-]{0,62}", certificate).prop_map(|(role, name, certificate)| {
                 let name = name.parse().unwrap();
                 match certificate {
@@ -398,6 +428,7 @@ pub(super) mod tests {
                     Some(certificate) => Whom::Certificate { role, name, certificate },
                 }
             });
+        let whom = prop_oneof![caller, epoch];
         let what = (select(Action::ALL), of(select(Class::ALL)), of(select(Purpose::ALL)), verdict, outcomes);
         let rest = (of(any::<[u8; 16]>()), of(whom), of(any::<u32>()));
         (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, rest).prop_map(

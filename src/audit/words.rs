@@ -33,6 +33,9 @@ pub fn tell(entry: &Entry) -> String {
                 name.as_str()
             );
         }
+        Some(Whom::Epoch { epoch, rows }) => {
+            let _ = write!(said, " about the key epoch {}, {rows} rows under it", epoch.0);
+        }
     }
     if let Some(purpose) = entry.purpose {
         let _ = write!(said, " for {}", plain(purpose));
@@ -42,6 +45,9 @@ pub fn tell(entry: &Entry) -> String {
         Verdict::Refused(code) => {
             let _ = write!(said, ": refused as {}", plain(code));
         }
+    }
+    if let Some(count) = entry.count {
+        let _ = write!(said, ", {count} times");
     }
     for (number, (field, outcome)) in entry.outcomes.iter().enumerate() {
         said.push_str(if number == 0 { "; " } else { ", " });

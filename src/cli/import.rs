@@ -248,7 +248,11 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NotAPeriod
         | R::AlreadyEnrolled
         | R::NotTwoPeople
-        | R::ApprovalOver => false,
+        | R::ApprovalOver
+        | R::NotFindable
+        | R::EpochInUse
+        | R::KeyringNotSaved
+        | R::NoNextRoot => false,
     }
 }
 

@@ -1,21 +1,31 @@
-//! `strongroom keys`: makes the root key and the keyring, and opens them. INVARIANT: neither is ever overwritten, and no
-//! keyring is made beside a database that was written under another.
+//! `strongroom keys`: makes the root key and the keyring, opens them, and looks after the epochs of a server. INVARIANT: `init`
+//! overwrites neither, and makes no keyring beside a database that was written under another; a keyring is used only when no
+//! registered copy is newer.
+
+mod epochs;
 
 use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
 use crate::cli::client::print;
 use crate::cli::serve::{failed, load};
+use crate::config::Config;
 use crate::crypto::entropy::{Entropy, OsEntropy};
 use crate::crypto::keyring::{Keyring, peek};
 use crate::crypto::root::{Argon2Cost, RootSource, mint_key_file, mint_passphrase_file};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::time::{Clock, SystemClock};
+use crate::store::recorded_generation;
 
-/// Make the root key and the keyring.
+/// Make the root key and the keyring; look after the epochs of the keys.
+///
+/// Epochs come and go by the schedule of the server's [keys]; `list` shows which there are and what is overdue. The other
+/// commands are for emergencies, and for a new root.
 #[derive(clap::Subcommand)]
 pub enum Args {
     Init(Init),
+    #[command(flatten)]
+    Epochs(epochs::Args),
 }
 
 /// Make a root (where there is none) and a keyring sealed under it.
@@ -50,7 +60,10 @@ KEEP COPIES of both, apart from each other and from the database:
   * whoever has both, and the database, can read all of it";
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let Args::Init(init) = args;
+    let init = match args {
+        Args::Init(init) => init,
+        Args::Epochs(args) => return epochs::run(args),
+    };
     let (root, keyring, database) = match init {
         Init { config: Some(file), .. } => {
             let config = load(&file)?;
@@ -101,6 +114,33 @@ pub(super) fn init_keys(
         .save(keyring, entropy)
         .map_err(|error| failed(&format!("cannot make the keyring {}", keyring.display()), &error))?;
     Ok(mints)
+}
+
+/// Opens the keyring with the configured root, or the next one; `true`: with the next one.
+pub(super) fn unlock_either(config: &Config) -> Result<(Keyring, bool), Failure> {
+    let refused = match unlock(&config.root, &config.keyring) {
+        Ok(keyring) => return Ok((keyring, false)),
+        Err(refused) => refused,
+    };
+    let next = config.keys.next_root.as_ref().ok_or(refused)?;
+    unlock(next, &config.keyring).map(|keyring| (keyring, true))
+}
+
+/// Brings every registered copy of the keyring up to it. A keyring that is older than a copy is not used; one that the database
+/// has never seen is used only once every copy has it, for what it wraps would be lost with its one file.
+pub(super) fn settle_copies(config: &Config, keyring: &Keyring, entropy: &dyn Entropy) -> Result<(), Failure> {
+    let unusable = |error: &dyn std::error::Error| failed("cannot use the keyring", error);
+    let behind = config.keys.places.settle(keyring, entropy).map_err(|error| unusable(&error))?;
+    for not in &behind {
+        tracing::warn!(reason = %not, "a copy of the keyring cannot be brought up to it");
+    }
+    let database = &config.store.database;
+    let seen = recorded_generation(database)
+        .map_err(|error| failed(&format!("cannot read the database {}", database.display()), &error))?;
+    match behind.first() {
+        Some(not) if keyring.generation().0 > seen => Err(unusable(not)),
+        _ => Ok(()),
+    }
 }
 
 /// Opens the keyring with its root, which is wiped when this returns.

@@ -74,6 +74,16 @@ A whole configuration (relative paths start at the file's folder):
   passphrase_file = \"/run/secrets/root\"    # or key_file; on another device than the database,
   allow_same_device = false                # unless this is true
 
+  # [next_root]                            # what `strongroom keys rotate-root` seals the keyring under; after that, move it
+  # key_file = \"/run/secrets/next-root\"   # to [root]. A start tries both
+
+  [keys]                                   # W = period + rewrap_within + backups: no backup older than that can be
+  period = \"P14D\"                         # opened with the keys of the day; an epoch wraps what is new for so long,
+  rewrap_within = \"P2D\"                   # what lies under it is moved to the next one within this,
+  backups = \"P14D\"                        # and it is kept for so long, for the backups of those days; then destroyed
+  rewrap_budget = 5000                     # rows a second
+  copies = [\"/third-disk/keyring\"]        # where the keyring is copied before a new epoch wraps anything
+
   [log]
   level = \"info\"                           # error, warn, info, debug, trace
   format = \"json\"                          # or text
@@ -212,7 +222,11 @@ impl Running {
             root.warnings
                 .push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
         }
-        let keyring = Arc::new(keys::unlock(&config.root, &config.keyring)?);
+        let (keyring, under_next) = keys::unlock_either(&config)?;
+        if under_next {
+            root.warnings.push("the keyring is sealed under [next_root]: move it to [root]".into());
+        }
+        keys::settle_copies(&config, &keyring, &OsEntropy)?;
         if let Some(confinement) = confinement {
             let weaknesses = weaknesses(&confinement, config.sandbox);
             weaknesses.iter().for_each(|weakness| tracing::warn!("{weakness}"));
@@ -223,7 +237,7 @@ impl Running {
         let listener =
             Listener::bind(&door).map_err(|error| failed(&format!("cannot listen on {}", door.address), &error))?;
         let metrics = config.metrics.map(Metrics::bind).transpose()?;
-        let store = Store::open_reserving(&config.store, config.reserve, keyring, Arc::clone(&clock))
+        let store = Store::open_reserving(&config.store, config.reserve, Arc::new(keyring), Arc::clone(&clock))
             .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
         let parts = Parts {
             store,
@@ -233,6 +247,7 @@ impl Running {
             entropy: Arc::new(OsEntropy),
             root,
             limits: config.limits,
+            keys: config.keys,
         };
         let opened = runtime().map(|runtime| runtime.block_on(Vault::open(parts)));
         let vault = opened
@@ -309,6 +324,8 @@ impl Running {
     ) -> io::Result<()> {
         let (vault, stop) = (self.vault.clone(), self.stop.clone());
         self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
+        let (vault, stop) = (self.vault.clone(), self.stop.clone());
+        self.thread("keeper", move || keep(&vault, sweep_interval, &stop))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         if let Some(Metrics { socket, handle, .. }) = metrics {
             let (vault, trust, clock, stop) =
@@ -430,6 +447,38 @@ fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io:
                 // Whoever supervises us starts us again, and the start recovers.
                 return Err(io::Error::other(format!("the store refuses until a restart: {why}")));
             }
+        }
+    })
+}
+
+/// Keeps the keys: at the start, at every interval, and when somebody orders it. A stop may come within a step: whatever is begun
+/// is found and finished by the next start.
+fn keep(vault: &Vault, interval: Duration, stop: &Stop) -> io::Result<()> {
+    runtime()?.block_on(async {
+        let stopped = stop.wait();
+        tokio::pin!(stopped);
+        let mut pause = Duration::ZERO;
+        loop {
+            let step = async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = vault.keys_wanted() => {}
+                }
+                vault.keep_keys().await
+            };
+            let kept = tokio::select! {
+                biased;
+                () = &mut stopped => return Ok(()),
+                kept = step => kept,
+            };
+            pause = match kept {
+                Ok(kept) if kept.more => Duration::ZERO,
+                Ok(_) => interval,
+                Err(error) => {
+                    tracing::error!(reason = told(&error), "the keys could not be kept as planned");
+                    interval
+                }
+            };
         }
     })
 }

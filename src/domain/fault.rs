@@ -29,6 +29,14 @@ pub enum Fault {
     LockOutUncounted = 31,
     /// Nobody is ever locked out.
     LockOutOff = 32,
+    /// A new epoch is promoted before the copies of the keyring hold it.
+    CopiesSkipped = 15,
+    /// Blind indexes are made under a key that no rotation changes.
+    IndexEternal = 16,
+    /// A rewrap writes keys back that were erased meanwhile.
+    RewrapUpserts = 17,
+    /// A destroyed epoch's key stays in the keyring.
+    EpochKept = 18,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -76,6 +84,10 @@ mod with_the_feature {
             "no-reserve" => Some(Fault::NoReserve),
             "lock-out-uncounted" => Some(Fault::LockOutUncounted),
             "lock-out-off" => Some(Fault::LockOutOff),
+            "copies-skipped" => Some(Fault::CopiesSkipped),
+            "index-eternal" => Some(Fault::IndexEternal),
+            "rewrap-upserts" => Some(Fault::RewrapUpserts),
+            "epoch-kept" => Some(Fault::EpochKept),
             _ => None,
         }
     }

@@ -131,6 +131,7 @@ reasons! {
     NotACountry = "NOT_A_COUNTRY" "This must be an ISO 3166-1 code of two capital letters.",
     NotASerial = "NOT_A_SERIAL" "This must consist of the letters A to Z in either case, digits and hyphens.",
     NotPrintableAscii = "NOT_PRINTABLE_ASCII" "This must consist of printable ASCII characters.",
+    NotFindable = "NOT_FINDABLE" "Records of this class are not found by this.",
     NotAToken = "NOT_A_TOKEN" "This must be a token as the vault gave it.",
     WrongKind = "WRONG_KIND" "This is of another kind than the field holds.",
     Repeated = "REPEATED" "This is given twice.",

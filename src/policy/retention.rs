@@ -5,7 +5,7 @@ mod file;
 
 use crate::domain::id::PolicyVersion;
 use crate::domain::time::Timestamp;
-use crate::domain::vocabulary::{Class, EventKind, Field};
+use crate::domain::vocabulary::{Class, EventKind, Field, Findable};
 use crate::policy::facts::Facts;
 use jiff::Span;
 use jiff::tz::TimeZone;
@@ -31,6 +31,7 @@ pub struct ClassRule {
     after: Vec<(EventKind, Span)>,
     wait_for: Vec<Matter>,
     inactive_after: Option<Span>,
+    findable: Vec<Findable>,
     cap: Span,
 }
 
@@ -151,6 +152,11 @@ impl ClassRule {
 
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// What records of the class may be found by; nothing unless the policy says so.
+    pub fn findable(&self) -> &[Findable] {
+        &self.findable
     }
 
     pub fn action(&self) -> Action {

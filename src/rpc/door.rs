@@ -181,6 +181,12 @@ fn action(path: &str) -> Action {
         "Refusals" => Action::Refusals,
         "UnusedGrants" => Action::UnusedGrants,
         "Explain" => Action::Explain,
+        "Find" => Action::Find,
+        "ListKeys" => Action::ListKeys,
+        "RotateKek" => Action::RotateKek,
+        "DestroyEpoch" => Action::DestroyEpoch,
+        "PostponeEpoch" => Action::PostponeEpoch,
+        "RotateRoot" => Action::RotateRoot,
         _ => Action::Status,
     }
 }

@@ -36,6 +36,13 @@ pub(super) fn status(error: &Error) -> Status {
         Error::AlreadyEnrolled => (Code::AlreadyExists, "the identity is enrolled otherwise"),
         Error::NotTwoPeople => (Code::PermissionDenied, "this takes a second person"),
         Error::RoleNotAllowed => return role_not_allowed(),
+        Error::EpochInUse => (Code::FailedPrecondition, "the epoch is the active one, or something lies under it"),
+        Error::KeyringNotSaved => {
+            (Code::Unavailable, "the keyring could not be saved in all its places; no key has changed; see the log")
+        }
+        Error::NoNextRoot => {
+            (Code::FailedPrecondition, "no next root is configured, or it cannot be used; see the log")
+        }
         Error::ApprovalOver => (Code::FailedPrecondition, "the approval is decided, carried out, or out of time"),
     };
     detailed(code, text, reason(error), None)
@@ -124,6 +131,9 @@ fn reason(error: &Error) -> ErrorReason {
         Error::NotTwoPeople => ErrorReason::NotTwoPeople,
         Error::RoleNotAllowed => ErrorReason::RoleNotAllowed,
         Error::ApprovalOver => ErrorReason::ApprovalOver,
+        Error::EpochInUse => ErrorReason::EpochInUse,
+        Error::KeyringNotSaved => ErrorReason::KeyringNotSaved,
+        Error::NoNextRoot => ErrorReason::NoNextRoot,
     }
 }
 
@@ -143,6 +153,7 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotACountry => ErrorReason::NotACountry,
         FieldReason::NotASerial => ErrorReason::NotASerial,
         FieldReason::NotPrintableAscii => ErrorReason::NotPrintableAscii,
+        FieldReason::NotFindable => ErrorReason::NotFindable,
         FieldReason::NotAToken => ErrorReason::NotAToken,
         FieldReason::WrongKind => ErrorReason::WrongKind,
         FieldReason::Repeated => ErrorReason::Repeated,

@@ -129,6 +129,13 @@ impl TokenService for Tokens {
         Ok(Response::new(proto::EraseResponse { erased_at: Some(wire::wire_time(erased_at)) }))
     }
 
+    async fn find(&self, request: Request<proto::FindRequest>) -> Result<Response<proto::FindResponse>, Status> {
+        let call = self.door.enter(&request, rpc!("Find", Find)).await?;
+        let ask = self.door.parsed(&call, rpc!("Find", Find), wire::keys::find(request.into_inner())).await?;
+        let found = self.door.vault.find_tokens(&call, &ask).await.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::keys::found(found)))
+    }
+
     async fn describe(
         &self,
         request: Request<proto::DescribeRequest>,

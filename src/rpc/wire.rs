@@ -3,6 +3,7 @@
 
 pub(super) mod callers;
 pub(super) mod inquiry;
+pub(super) mod keys;
 
 use std::mem::take;
 

@@ -3,6 +3,8 @@
 
 pub(crate) mod callers;
 
+use std::borrow::Cow;
+
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
 use crate::domain::id::{CallerName, DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
@@ -148,6 +150,17 @@ impl SubjectRow {
     }
 }
 
+/// Leads from a value of one field to the record that holds it. No MAC: who finds by it opens the field and compares.
+#[derive(Clone, PartialEq, Debug)]
+pub struct IndexRow {
+    /// Grows with time: the order in which a value's records are listed.
+    pub id: i64,
+    pub record: RecordId,
+    pub field: Field,
+    pub tag: IndexTag,
+    pub epoch: Epoch,
+}
+
 /// One parcel that one carrier may deliver.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GrantRow {
@@ -189,7 +202,8 @@ impl Row for GrantRow {
     }
 }
 
-/// That a mutation was done, and what it answered (never a value).
+/// That a mutation was done, and what it answered (never a value). Its digests are keyed by the epoch that stamps it, so its
+/// stamp never changes: it goes when its window is over.
 #[derive(Clone, PartialEq, Debug)]
 pub struct IdempotencyRow {
     /// Keyed digest of tenant, caller, verb and key.
@@ -201,6 +215,15 @@ pub struct IdempotencyRow {
     pub token: TokenDigest,
     pub result: Vec<u8>,
     pub recorded_at: Timestamp,
+}
+
+/// An idempotency row to be inserted, with what its key would be found by under the other living epochs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewIdempotency {
+    pub row: IdempotencyRow,
+    /// Whose key made the digests.
+    pub epoch: Epoch,
+    pub elsewhere: Vec<[u8; 16]>,
 }
 
 impl Row for IdempotencyRow {
@@ -264,8 +287,9 @@ impl Row for StatisticRow {
 }
 
 /// A number the store remembers about itself (the mark, the keyring's generation, …).
+#[derive(Clone)]
 pub(crate) struct MetaRow {
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     pub value: Vec<u8>,
 }
 

@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
@@ -42,7 +43,7 @@ impl Sqlite {
     pub(super) fn open(
         paths: &StorePaths,
         reserve: u64,
-        keyring: Arc<Keyring>,
+        keyring: Arc<ArcSwap<Keyring>>,
         clock: Arc<dyn Clock>,
         flags: Arc<Flags>,
     ) -> Result<Self, StoreError> {
@@ -73,6 +74,17 @@ impl Sqlite {
         self.writer.submit(name, work)
     }
 
+    pub(super) fn adopt<F>(
+        &self,
+        keyring: Arc<Keyring>,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        self.writer.adopt(keyring, work)
+    }
+
     pub(super) fn truncate_log(&self) -> Result<oneshot::Receiver<Result<bool, StoreError>>, StoreError> {
         self.writer.truncate_log()
     }
@@ -86,9 +98,12 @@ impl Sqlite {
     }
 
     /// Runs `work` in a read transaction on a connection of its own; connections are kept for the next reader.
+    ///
+    /// A keyring is in `keyring` from the end of the last commit under the one before it. So a snapshot that was fixed while
+    /// one keyring stood there holds all that was ever written under those before, and nothing that only a later one opens.
     pub(super) fn read<T>(
         &self,
-        keyring: &Keyring,
+        keyring: &ArcSwap<Keyring>,
         work: impl FnOnce(&View<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let pooled = self.readers.lock().map_err(|_| StoreError::Closed)?.pop();
@@ -98,7 +113,21 @@ impl Sqlite {
         };
         let answer = {
             let reads = read::Reader { connection: &connection };
-            reads.within("read", || work(&View::new(&reads, keyring)))
+            let mut work = Some(work);
+            loop {
+                let standing = keyring.load();
+                let answer = reads.within("read", || {
+                    reads.fix_snapshot()?;
+                    let still_stands = Arc::ptr_eq(&standing, &keyring.load());
+                    match work.take_if(|_| still_stands) {
+                        Some(work) => work(&View::new(&reads, &standing)).map(Some),
+                        None => Ok(None),
+                    }
+                });
+                if let Some(answer) = answer.transpose() {
+                    break answer;
+                }
+            }
         };
         if !matches!(answer, Err(StoreError::Sql { .. }))
             && let Ok(mut readers) = self.readers.lock()

@@ -3,18 +3,21 @@
 
 pub(crate) mod callers;
 pub(crate) mod inquiry;
+pub(crate) mod index;
+pub(crate) mod rewrap;
 
 use std::ops::Deref;
 
 use super::ledger::LedgerEntry;
 use super::rows::{
-    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, StatisticRow, SubjectRow, TombstoneRow,
+    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, NewIdempotency, RecordRow, Row, StatisticRow, SubjectRow,
+    TombstoneRow,
 };
 use super::{HeadStamp, StoreError};
 use crate::audit::entry::Entry;
 use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
-use crate::crypto::keyring::Keyring;
+use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{IndexTag, Mac, mac, verify};
 use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId, TenantId};
 use crate::domain::time::Timestamp;
@@ -22,6 +25,7 @@ use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Class;
 
 /// What authenticates one row: the epoch whose subkey made it, and the MAC over every other column.
+#[derive(Clone, Copy)]
 pub(crate) struct Stamp {
     pub epoch: Epoch,
     pub mac: Mac,
@@ -30,7 +34,9 @@ pub(crate) struct Stamp {
 pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
-pub(crate) trait Reads: callers::CallerReads + inquiry::InquiryReads {
+pub(crate) trait Reads:
+    callers::CallerReads + index::IndexReads + inquiry::InquiryReads + rewrap::RewrapReads
+{
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;
@@ -61,7 +67,7 @@ pub(crate) trait Reads: callers::CallerReads + inquiry::InquiryReads {
 }
 
 /// What a backend can change. Answers how many rows changed.
-pub(crate) trait Writes: Reads + callers::CallerWrites {
+pub(crate) trait Writes: Reads + callers::CallerWrites + index::IndexWrites + rewrap::RewrapWrites {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
     fn delete_record(&self, id: RecordId) -> Result<usize, StoreError>;
@@ -86,7 +92,7 @@ pub(crate) trait Writes: Reads + callers::CallerWrites {
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError>;
 }
 
-/// A consistent snapshot.
+/// A consistent snapshot, with the keyring it was written under: every row in it is of one of its epochs.
 pub struct View<'a> {
     reads: &'a dyn Reads,
     keyring: &'a Keyring,
@@ -170,7 +176,7 @@ impl<'a> View<'a> {
         Ok(Some(i64::from_le_bytes(bytes)))
     }
 
-    fn meta_bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn meta_bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.authentic(self.reads.meta(key)?)?.map(|row| row.value))
     }
 
@@ -256,7 +262,9 @@ impl<'a> Tx<'a> {
         one(self.writes.delete_record(id))
     }
 
+    /// `Raced` when the key was wrapped under an epoch that is not the active one any more.
     pub fn insert_dek(&self, row: &DekRow) -> Result<(), StoreError> {
+        self.under_the_active(row.epoch)?;
         one(self.writes.insert_dek(row))
     }
 
@@ -301,18 +309,29 @@ impl<'a> Tx<'a> {
         self.writes.delete_grants_of(record)
     }
 
-    pub fn insert_idempotency(&self, row: &IdempotencyRow) -> Result<(), StoreError> {
-        one(self.writes.insert_idempotency(row, &self.stamp(row)))
+    /// `Raced` when the key is there already, under whichever epoch, or its digest was made under an epoch that is not the
+    /// active one any more.
+    pub fn insert_idempotency(&self, new: &NewIdempotency) -> Result<(), StoreError> {
+        self.under_the_active(new.epoch)?;
+        for digest in &new.elsewhere {
+            if self.view.reads.idempotency(digest)?.is_some() {
+                return Err(StoreError::Raced);
+            }
+        }
+        one(self.writes.insert_idempotency(&new.row, &self.stamp(&new.row)))
     }
 
     /// Forgets what was asked and answered about a record, and keeps only that the keys were used: a keyed digest of a
     /// request could be searched for by whoever holds the keys.
     pub fn blank_idempotency_of(&self, record: RecordId) -> Result<(), StoreError> {
-        for found in self.view.reads.idempotency_of(record)? {
-            let mut row = self.view.checked(found)?;
+        for (row, stamp) in self.view.reads.idempotency_of(record)? {
+            let mut row = self.view.checked((row, stamp))?;
             row.request = [0; 16];
             row.result = Vec::new();
-            one(self.writes.update_idempotency(&row, &self.stamp(&row)))?;
+            // Under its own epoch, whose key made the digest that finds it.
+            let epoch = self.view.keyring.epoch(stamp.epoch);
+            let epoch = epoch.ok_or(StoreError::Tampered { table: IdempotencyRow::TABLE })?;
+            one(self.writes.update_idempotency(&row, &stamp_under(epoch, &row)))?;
         }
         Ok(())
     }
@@ -348,9 +367,13 @@ impl<'a> Tx<'a> {
         self.set_meta_bytes(key, value.to_le_bytes().to_vec())
     }
 
-    fn set_meta_bytes(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
-        let row = MetaRow { key, value };
+    pub(crate) fn set_meta_bytes(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
+        let row = MetaRow { key: key.into(), value };
         one(self.writes.put_meta(&row, &self.stamp(&row)))
+    }
+
+    fn under_the_active(&self, epoch: Epoch) -> Result<(), StoreError> {
+        if epoch == self.view.keyring.active().number() { Ok(()) } else { Err(StoreError::Raced) }
     }
 
     fn stamp(&self, row: &impl Row) -> Stamp {
@@ -359,7 +382,10 @@ impl<'a> Tx<'a> {
 }
 
 pub(crate) fn stamp<R: Row>(keyring: &Keyring, row: &R) -> Stamp {
-    let epoch = keyring.active();
+    stamp_under(keyring.active(), row)
+}
+
+pub(crate) fn stamp_under<R: Row>(epoch: &EpochKeys, row: &R) -> Stamp {
     Stamp { epoch: epoch.number(), mac: mac(epoch, R::TABLE, row.canonical().as_bytes()) }
 }
 

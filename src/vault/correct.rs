@@ -15,7 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Field, Outcome};
 use crate::store::ledger::{LedgerEntry, LedgerEvent};
-use crate::store::rows::{DekRow, FieldSet, RecordRow};
+use crate::store::rows::{DekRow, FieldSet, IndexRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
 pub struct Correct {
@@ -35,6 +35,7 @@ struct Prepared {
     dek: DekRow,
     parts: Vec<(u8, Vec<u8>)>,
     dropped: Vec<Field>,
+    index: Vec<IndexRow>,
 }
 
 impl Vault {
@@ -156,26 +157,32 @@ impl Vault {
             version: loaded.row.version + 1,
             ..loaded.row.clone()
         };
-        let (dek, key) = self.fresh_key(&record)?;
+        let (dek, key) = self.fresh_key(view.keyring(), &record)?;
         let sealed = |part, bytes: &[u8]| {
             let (tenant, revision) = (&record.tenant, record.revision);
             let slot = SealSlot { tenant, record: record.id, part, revision, dek: record.dek };
             let sealed = seal(&key, &slot, bytes, self.entropy()).map_err(unopened("sealed"))?;
             Ok((part_code(part), sealed.as_bytes().to_vec()))
         };
+        let mut index = Vec::new();
         let mut parts = vec![sealed(Part::Token, loaded.open_part(view, &old_key, Part::Token)?.expose())?];
         for field in fields.iter() {
-            let bytes = match ask.fields.iter().find(|value| value.field() == field) {
-                Some(value) => value.to_bytes(),
+            let kept;
+            let value = match ask.fields.iter().find(|value| value.field() == field) {
+                Some(value) => value,
                 None => match loaded.open_field(view, &old_key, field, &Why::Reseal)? {
-                    Some(value) => value.to_bytes(),
+                    Some(value) => {
+                        kept = value;
+                        &kept
+                    }
                     None => continue,
                 },
             };
-            parts.push(sealed(Part::Field(field), &bytes)?);
+            parts.push(sealed(Part::Field(field), &value.to_bytes())?);
+            index.extend(self.indexed(view.keyring(), &record, std::slice::from_ref(value))?);
         }
         let dropped = loaded.row.fields.iter().filter(|field| !fields.holds(*field)).collect();
-        Ok(Prepared { record, dek, parts, dropped })
+        Ok(Prepared { record, dek, parts, dropped, index })
     }
 }
 
@@ -189,6 +196,8 @@ fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Timestamp) ->
     for field in &next.dropped {
         tx.delete_sealed(old.id, part_code(Part::Field(*field)))?;
     }
+    tx.delete_index_of(old.id)?;
+    next.index.iter().try_for_each(|row| tx.insert_index(row))?;
     tx.note_erasure(LedgerEntry {
         at: now,
         tenant: old.tenant.clone(),

@@ -62,6 +62,7 @@ pub(crate) fn destroy_noted(
         }
     }
     tx.delete_sealed_of(record.id)?;
+    tx.delete_index_of(record.id)?;
     tx.delete_grants_of(record.id)?;
     tx.blank_idempotency_of(record.id)?;
     tx.delete_record(record.id)?;

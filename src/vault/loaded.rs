@@ -44,6 +44,8 @@ pub(crate) enum Why<'a> {
     Reseal,
     /// Its country is counted, as the record goes.
     Count,
+    /// Its tag in the index is made anew.
+    Reindex,
 }
 
 /// The code of a sealed part within its record: a field's own, or one beyond every field's.
@@ -136,7 +138,8 @@ impl Loaded {
         match why {
             Why::Release(permit) if permit.access(field) == Access::Deny => return Ok(None),
             Why::Count if field != Field::Address => return Ok(None),
-            Why::Release(_) | Why::Reseal | Why::Count => {}
+            Why::Reindex if !matches!(field, Field::Email | Field::Phone) => return Ok(None),
+            Why::Release(_) | Why::Reseal | Why::Count | Why::Reindex => {}
         }
         let plaintext = self.open_part(view, key, Part::Field(field))?;
         let value = FieldValue::from_bytes(field, plaintext.expose());

@@ -167,8 +167,8 @@ impl Vault {
         carrier: &CallerName,
         serial: &Serial,
     ) -> Result<Option<GrantRow>, StoreError> {
-        for epoch in self.keyring().epochs() {
-            if let Some(grant) = view.grant_by_tag(&serial_tag(epoch, tenant, carrier, serial))? {
+        for epoch in view.keyring().epochs() {
+            if let Some(grant) = view.grant_by_tag(&serial_tag(epoch, tenant, carrier, serial.expose().as_bytes()))? {
                 return Ok(Some(grant));
             }
         }
@@ -176,7 +176,8 @@ impl Vault {
     }
 
     fn sealed_grant(&self, record: &RecordRow, ask: &GrantShipment) -> Result<(GrantRow, DekRow), StoreError> {
-        let epoch = self.keyring().active();
+        let keyring = self.keyring();
+        let epoch = keyring.active();
         let (id, dek) = (GrantId(self.store().allocate()?), DekId(self.store().allocate()?));
         let key = Dek::generate(self.entropy());
         let wrap_slot = record.wrap_slot(epoch.number(), dek, DekUse::Grant(id));
@@ -189,7 +190,7 @@ impl Vault {
             record: record.id,
             parcel: ask.parcel,
             carrier: ask.carrier.clone(),
-            tag: Some(serial_tag(epoch, &record.tenant, &ask.carrier, &ask.serial)),
+            tag: Some(serial_tag(epoch, &record.tenant, &ask.carrier, ask.serial.expose().as_bytes())),
             not_before: ask.not_before,
             not_after: ask.not_after,
             read_limit: ask.read_limit,
@@ -251,8 +252,8 @@ pub(crate) fn serial_slot<'a>(tenant: &'a TenantId, record: &RecordRow, id: Gran
     SealSlot { tenant, record: record.id, part: Part::Serial(id), revision: Revision(0), dek }
 }
 
-fn serial_tag(epoch: &EpochKeys, tenant: &TenantId, carrier: &CallerName, serial: &Serial) -> IndexTag {
-    let value = [carrier.as_str().as_bytes(), &[0], serial.expose().as_bytes()].concat();
+pub(crate) fn serial_tag(epoch: &EpochKeys, tenant: &TenantId, carrier: &CallerName, serial: &[u8]) -> IndexTag {
+    let value = [carrier.as_str().as_bytes(), &[0], serial].concat();
     index_tag(epoch, tenant, "serial", &value)
 }
 

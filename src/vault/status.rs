@@ -81,6 +81,8 @@ impl Vault {
             ));
         }
         warnings.extend(self.lock_out_warnings(&call.caller.tenant));
+        warnings.extend(self.key_warnings()?);
+        let keyring = self.keyring();
         let policy = self.inner.parts.policies.get(&call.caller.tenant);
         Ok(Status {
             now,
@@ -89,8 +91,8 @@ impl Vault {
             audit_entries: frontier.size(),
             audit_root: frontier.root(),
             ledger_entries: u64::try_from(ledger).unwrap_or(0),
-            active_epoch: self.keyring().active().number(),
-            generation: self.keyring().generation(),
+            active_epoch: keyring.active().number(),
+            generation: keyring.generation(),
             root_source: self.inner.parts.root.source.clone(),
             key_memory: locked::weakest(),
             confinement: self.inner.parts.root.confinement,

@@ -77,7 +77,7 @@ impl Vault {
     pub(crate) async fn replay_ledger(&self) -> Result<(), Error> {
         let applied = self.store().read(|view| view.meta_i64("ledger_applied"))?.unwrap_or(0);
         let applied = u64::try_from(applied).unwrap_or(0);
-        let pending = read_after(&self.store().paths().ledger, self.keyring(), applied)?;
+        let pending = read_after(&self.store().paths().ledger, &self.keyring(), applied)?;
         let Some((last, _)) = pending.last() else { return Ok(()) };
         let last = i64::try_from(*last).unwrap_or(i64::MAX);
         tracing::warn!(entries = pending.len(), "the erasure ledger is ahead of the database; applying it");

@@ -41,6 +41,11 @@ pub struct House {
 impl House {
     /// A new vault, serving.
     pub fn new() -> Self {
+        Self::with(START, |_| ())
+    }
+
+    /// The same from another instant on, with a configuration of the test's making.
+    pub fn with(at: Timestamp, configure: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let free = "127.0.0.1:0".parse().unwrap();
         let data = dir.path().join("data");
@@ -50,7 +55,8 @@ impl House {
         config.limits = Limits::out_of_reach();
         // The tests sweep when their story says so.
         config.sweep_interval = Duration::from_secs(3_600);
-        let clock = SimulatedClock::starting_at(START);
+        configure(&mut config);
+        let clock = SimulatedClock::starting_at(at);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut house = Self { dir, config, clock, runtime, running: None };
         house.start();

@@ -59,7 +59,7 @@ impl Folder {
         connect(endpoint, &files).await.unwrap()
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 }

@@ -48,6 +48,9 @@ const NO_PII: &[&str] = &[
     "DescribeResponse.policy_version",
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
+    "KeyringCopy.path",
+    "ListKeysResponse.warnings",
+    "RowsUnderEpoch.table",
     "ItemError.field",
     "Protection.key_memory",
     "ReportEventResponse.due_by",
@@ -262,6 +265,9 @@ const PRINTED: &[Printed] = printed![
     AuditEntry FieldOutcome WhoSawRequest WhoSawResponse SeenByRequest SeenByResponse SubjectSeen SeenSummary FieldSeen
     RefusalsRequest RefusalsResponse RefusalGroup UnusedGrantsRequest UnusedGrantsResponse UnusedGrant
     ExplainRequest ExplainResponse
+    FindRequest FindResponse ListKeysRequest ListKeysResponse KeyEpoch RowsUnderEpoch KeyringCopy
+    RotateKekRequest RotateKekResponse DestroyEpochRequest DestroyEpochResponse EpochDestroyed
+    PostponeEpochRequest PostponeEpochResponse EpochPostponed RotateRootRequest RotateRootResponse
 ];
 
 fn canary() -> String {
@@ -296,6 +302,11 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(&proto::BatchDetokenizeItem::decode(bytes("BatchDetokenizeItem").as_slice()).unwrap().result.unwrap()),
         print(&proto::ResumeCallerResponse::decode(bytes("ResumeCallerResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
+        print(&proto::FindRequest::decode(bytes("FindRequest").as_slice()).unwrap().by.unwrap()),
+        print(&proto::DestroyEpochResponse::decode(bytes("DestroyEpochResponse").as_slice()).unwrap().result.unwrap()),
+        print(
+            &proto::PostponeEpochResponse::decode(bytes("PostponeEpochResponse").as_slice()).unwrap().result.unwrap(),
+        ),
     ];
     let names = [
         "FieldValue",
@@ -304,6 +315,9 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "BatchDetokenizeItem",
         "ResumeCallerResponse",
         "ReplacePinsResponse",
+        "FindRequest",
+        "DestroyEpochResponse",
+        "PostponeEpochResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();

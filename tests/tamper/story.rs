@@ -21,8 +21,8 @@ use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
 use strongroom::store::{Store, StoreError, StorePaths};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, Named, OnTheMachine, Parts, ReportEvent,
-    ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
+    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, KeySettings, Named, OnTheMachine, Parts,
+    ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -74,6 +74,7 @@ pub const STORY: &[Step] = &[
     Order("plain-1", "anna", "DE"),
     Order("plain-2", "anna", "FR"),
     Account("account", "anna"),
+    Account("account-2", "carl"),
     Elsewhere("elsewhere-1", "anna"),
     Elsewhere("elsewhere-2", "bert"),
     Order("granted-1", "carl", "DE"),
@@ -245,6 +246,7 @@ impl Story {
             entropy: Arc::new(SeededEntropy::new(7)),
             root: RootStatus::default(),
             limits: strongroom::policy::limits::Limits::default(),
+            keys: KeySettings::default(),
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

@@ -195,6 +195,16 @@ fn advice(reason: ErrorReason) -> &'static str {
             "this certificate was refused too often; try again in a minute, and mend what was refused before: each time lasts longer"
         }
         R::DiskFull => "the vault's disk is full, and its operator is warned; erasing and revoking still work",
+        R::NotFindable => "the retention policy does not make this class findable by this; find by something else",
+        R::EpochInUse => {
+            "only an epoch that was replaced, and under which nothing lies, can go; see `strongroom keys list`"
+        }
+        R::KeyringNotSaved => {
+            "a place of the keyring cannot be written; `strongroom keys list` shows the copies, the server's log says why"
+        }
+        R::NoNextRoot => {
+            "name a usable [next_root] in the server's configuration and restart it; its log says what is wrong"
+        }
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }

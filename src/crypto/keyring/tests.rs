@@ -41,7 +41,7 @@ impl Fixture {
 }
 
 fn keys(keyring: &Keyring) -> Vec<(Epoch, Timestamp, [u8; 32])> {
-    keyring.epochs().map(|epoch| (epoch.number(), epoch.created_at(), *epoch.key.expose())).collect()
+    keyring.epochs().map(|epoch| (epoch.number(), epoch.created_at(), *epoch.secrets.key.expose())).collect()
 }
 
 #[test]
@@ -152,21 +152,24 @@ fn the_header_leads_a_passphrase_to_the_root_key() {
 
 #[test]
 fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
-    let entry = |number: u32| [&number.to_be_bytes()[..], &[0; 40]].concat();
+    let entry = |number: u32| [&number.to_be_bytes()[..], &[0; 48]].concat();
     let body = |entries: &[Vec<u8>]| [&[7; SEED][..], &entries.concat()].concat();
     let short = body(&[entry(1)])[1..].to_vec();
     let refused =
         [vec![], vec![7; SEED - 1], body(&[]), short, body(&[entry(1), entry(2)]), body(&[entry(2), entry(2)])];
     for body in refused {
-        let decoded =
-            Keyring::decode_body(&body, Generation(1), RootSeal::of(&RootKey::generate(&SeededEntropy::new(2))));
+        let decoded = Keyring::decode_body(
+            &body,
+            Generation(1),
+            Arc::new(RootSeal::of(&RootKey::generate(&SeededEntropy::new(2)))),
+        );
         assert!(matches!(decoded, Err(KeyringError::Malformed)), "{} bytes", body.len());
     }
     assert!(
         Keyring::decode_body(
             &body(&[entry(2), entry(1)]),
             Generation(1),
-            RootSeal::of(&RootKey::generate(&SeededEntropy::new(2)))
+            Arc::new(RootSeal::of(&RootKey::generate(&SeededEntropy::new(2))))
         )
         .is_ok()
     );
@@ -176,11 +179,40 @@ fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
 fn every_use_of_every_epoch_has_its_own_key() {
     let keyring = Fixture::new().two_epochs();
     let uses = |epoch: &EpochKeys| {
-        [&epoch.key, &epoch.wrap, &epoch.mac, &epoch.index, &epoch.idempotency, &epoch.audit, &epoch.page]
-            .map(|key| *key.expose())
+        let Secrets { key, wrap, mac, index, idempotency, audit, page } = &*epoch.secrets;
+        [key, wrap, mac, index, idempotency, audit, page].map(|key| *key.expose())
     };
     let distinct: HashSet<[u8; 32]> = keyring.epochs().flat_map(uses).collect();
     assert_eq!(distinct.len(), 14);
+}
+
+#[test]
+fn a_prepared_epoch_wraps_nothing_until_it_is_promoted() {
+    let fixture = Fixture::new();
+    let first = Keyring::create(&fixture.root, Timestamp(10), &fixture.entropy);
+    let prepared = first.with_prepared(Timestamp(20), &fixture.entropy);
+    assert_eq!((prepared.active().number(), prepared.generation()), (Epoch(1), Generation(2)));
+    assert!(prepared.epoch(Epoch(2)).is_none() && prepared.prepared().is_some());
+    prepared.save(&fixture.path(), &fixture.entropy).unwrap();
+    let loaded = Keyring::load(&fixture.path(), &fixture.root).unwrap();
+    assert!(loaded.is_the_same_as(&prepared) && !loaded.is_the_same_as(&first));
+    assert!(loaded.read_back(&fixture.path()).unwrap().is_the_same_as(&prepared));
+    let promoted = loaded.promoted(Timestamp(30)).unwrap();
+    assert_eq!((promoted.active().number(), promoted.generation()), (Epoch(2), Generation(3)));
+    assert_eq!(promoted.active().facts().active_since, Some(Timestamp(30)));
+    assert_eq!(promoted.prepared().map(EpochKeys::number), None);
+    assert!(promoted.promoted(Timestamp(40)).is_none());
+}
+
+#[test]
+fn an_older_epoch_goes_and_the_active_one_never_does() {
+    let fixture = Fixture::new();
+    let keyring = fixture.two_epochs();
+    assert!(keyring.without(Epoch(2)).is_none() && keyring.without(Epoch(3)).is_none());
+    let gone = keyring.without(Epoch(1)).unwrap();
+    assert!(gone.has_destroyed(Epoch(1)) && !gone.has_destroyed(Epoch(2)) && !gone.has_destroyed(Epoch(0)));
+    assert!(!keyring.has_destroyed(Epoch(1)) && !gone.has_destroyed(Epoch(3)));
+    assert_eq!(gone.epochs().count(), 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::{Action, ClassRule, Matter, Policy};
 use crate::domain::id::PolicyVersion;
-use crate::domain::vocabulary::{Class, EventKind, Field};
+use crate::domain::vocabulary::{Class, EventKind, Field, Findable};
 use jiff::Span;
 use jiff::civil::{Time, date};
 use jiff::fmt::temporal::SpanParser;
@@ -65,6 +65,8 @@ struct RawClass {
     #[serde(default)]
     wait_for: Vec<Spanned<String>>,
     inactive_after: Option<Spanned<String>>,
+    #[serde(default)]
+    findable: Vec<Spanned<String>>,
 }
 
 /// A reason and the bytes of the file that it is about.
@@ -107,6 +109,7 @@ fn rule(place: Range<usize>, raw: &RawClass) -> Result<ClassRule, At> {
             return Err((raw.action.span(), Reason::Unknown { what: "action", found: other.to_owned(), known }));
         }
     };
+    let findable = words(&raw.findable, "findable value", Findable::ALL, Findable::as_str)?;
     let cap = raw.cap.as_ref().ok_or((place, Reason::NoCap))?;
     let after = raw
         .after
@@ -118,6 +121,7 @@ fn rule(place: Range<usize>, raw: &RawClass) -> Result<ClassRule, At> {
         after: after.collect::<Result<_, At>>()?,
         wait_for: words(&raw.wait_for, "matter to wait for", &Matter::ALL, Matter::as_str)?,
         inactive_after: raw.inactive_after.as_ref().map(span).transpose()?,
+        findable,
         cap: span(cap)?,
     })
 }
@@ -206,6 +210,12 @@ delivered = 'P60D'
             ("action = 'purge'", "action = 'keep'", 6, "\"keep\" is no action; there are: purge, desensitize"),
             ("['refund']", "['weather']", 7, "\"weather\" is no matter to wait for; there are: after_sales, refund"),
             ("['refund']", "['refund', 'refund']", 7, "\"refund\" is given twice"),
+            (
+                "cap = 'P1Y'",
+                "cap = 'P1Y'\nfindable = ['name']",
+                10,
+                "\"name\" is no findable value; there are: email, phone",
+            ),
             ("P2Y", "two years", 8, "\"two years\" is no ISO-8601 duration"),
             ("P2Y", "2 years", 8, "\"2 years\" is no ISO-8601 duration"),
             ("cap = 'P1Y'\n", "", 4, "this class has no cap"),

@@ -111,7 +111,7 @@ fn entry(entry: Entry) -> proto::AuditEntry {
         Actor::Caller { role, name, certificate } => (code(role), text(&name), hex::encode(certificate)),
     };
     let (about_role, about_name, about_certificate) = match entry.whom {
-        None => Default::default(),
+        None | Some(Whom::Epoch { .. }) => Default::default(),
         Some(Whom::Caller { role, name }) => (code(role), text(&name), String::new()),
         Some(Whom::Certificate { role, name, certificate }) => (code(role), text(&name), hex::encode(certificate)),
     };

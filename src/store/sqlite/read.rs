@@ -3,6 +3,8 @@
 
 mod callers;
 mod inquiry;
+mod index;
+mod rewrap;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
@@ -37,6 +39,11 @@ impl Reader<'_> {
         let answer = work();
         self.batch(name, "-- within\nCOMMIT")?;
         answer
+    }
+
+    /// The first statement of a transaction fixes what it sees; this is the cheapest there is.
+    pub(super) fn fix_snapshot(&self) -> Result<(), StoreError> {
+        self.first("meta", "-- fix_snapshot\nSELECT 1 FROM meta LIMIT 1", [], |_| Ok(Ok(()))).map(drop)
     }
 
     fn batch(&self, name: &'static str, text: &str) -> Result<(), StoreError> {
@@ -122,6 +129,15 @@ fn record(row: &SqlRow<'_>) -> Decoded<RecordRow> {
         facts: row.get("facts")?,
         due: Timestamp(row.get("due")?),
         version: row.get("version")?,
+    }))
+}
+
+fn dek(row: &SqlRow<'_>) -> Decoded<DekRow> {
+    Ok(Ok(DekRow {
+        id: DekId(row.get("id")?),
+        record: RecordId(row.get("record")?),
+        epoch: Epoch(row.get("epoch")?),
+        wrapped: row.get("wrapped")?,
     }))
 }
 
@@ -216,14 +232,7 @@ impl Reads for Reader<'_> {
     }
 
     fn dek(&self, id: DekId) -> Result<Option<DekRow>, StoreError> {
-        self.first("dek", "-- dek\nSELECT * FROM dek WHERE id = ?1", params![id.0], |row| {
-            Ok(Ok(DekRow {
-                id: DekId(row.get("id")?),
-                record: RecordId(row.get("record")?),
-                epoch: Epoch(row.get("epoch")?),
-                wrapped: row.get("wrapped")?,
-            }))
-        })
+        self.first("dek", "-- dek\nSELECT * FROM dek WHERE id = ?1", params![id.0], dek)
     }
 
     fn sealed(&self, record: RecordId, part: u8) -> Result<Option<Vec<u8>>, StoreError> {
@@ -293,7 +302,7 @@ impl Reads for Reader<'_> {
         let text = "-- meta\nSELECT * FROM meta WHERE key = ?1";
         self.first("meta", text, params![key], |row| {
             let value = row.get("value")?;
-            Ok(stamp(row)?.map(|stamp| (MetaRow { key, value }, stamp)))
+            Ok(stamp(row)?.map(|stamp| (MetaRow { key: key.into(), value }, stamp)))
         })
     }
 

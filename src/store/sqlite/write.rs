@@ -2,6 +2,8 @@
 //! changed; who calls checks the count.
 
 mod callers;
+mod index;
+mod rewrap;
 
 use rusqlite::{Connection, params};
 
@@ -272,7 +274,7 @@ impl Writes for Reader<'_> {
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- put_meta\nINSERT INTO meta (key, value, epoch, mac) VALUES (?1, ?2, ?3, ?4) \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value, epoch = excluded.epoch, mac = excluded.mac";
-        self.change("meta", text, params![row.key, row.value, stamp.epoch.0, stamp.mac.as_bytes()])
+        self.change("meta", text, params![row.key.as_ref(), row.value, stamp.epoch.0, stamp.mac.as_bytes()])
     }
 }
 

@@ -2,13 +2,14 @@
 //! and its head of the audit tree is on disk, and after the erasure ledger's lines are; if a commit fails, every later
 //! one is refused until a restart has recovered, for what the disk then holds is unknown. Two failures leave the disk as it was
 //! and are answered as what they are: it is full (`store::reserve` tells who may still write), or another process holds the
-//! database's write lock.
+//! database's write lock. A commit is made under one keyring, and keyrings change between commits.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -19,6 +20,7 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, planted};
+use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
 use crate::domain::time::SECOND;
 use crate::store::ids::Ids;
@@ -38,6 +40,8 @@ const BEGIN_AGAIN: Duration = Duration::from_millis(5);
 
 enum Job {
     Work(Box<dyn Work>),
+    /// From here on by this keyring.
+    Adopt(Arc<Keyring>, Box<dyn Work>),
     TruncateLog(oneshot::Sender<Result<bool, StoreError>>),
 }
 
@@ -46,6 +50,8 @@ trait Work: Send {
     fn name(&self) -> &'static str;
     /// Runs the closure and keeps its answer; its effects should stand unless it failed.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    /// Whether it was run, and what it did is to stand.
+    fn stands(&self) -> bool;
     /// Sends the answer kept, or the reason why nothing of it stands.
     fn answer(&mut self, failed: Option<&StoreError>);
 }
@@ -73,6 +79,10 @@ where
         stands
     }
 
+    fn stands(&self) -> bool {
+        matches!(self.answer, Some(Ok(_)))
+    }
+
     fn answer(&mut self, failed: Option<&StoreError>) {
         let answer = match failed {
             Some(error) => Some(Err(error.clone())),
@@ -97,10 +107,11 @@ impl Writer {
         connection: Connection,
         paths: &StorePaths,
         reserve: u64,
-        keyring: Arc<Keyring>,
+        shared: Arc<ArcSwap<Keyring>>,
         clock: Arc<dyn Clock>,
         flags: Arc<Flags>,
     ) -> Result<Self, StoreError> {
+        let keyring = shared.load_full();
         let ledger = Ledger::open(&paths.ledger, &keyring)?;
         let reserve = Reserve::open(paths, reserve)?;
         let poison = Arc::new(OnceLock::new());
@@ -112,6 +123,7 @@ impl Writer {
             ledger,
             frontier,
             keyring,
+            shared,
             clock,
             poison: Arc::clone(&poison),
             ids: Arc::clone(&ids),
@@ -150,6 +162,20 @@ impl Writer {
     {
         let (to, answer) = oneshot::channel();
         self.send(Job::Work(Box::new(Pending { name, work, answer: None, to: Some(to) })))?;
+        Ok(answer)
+    }
+
+    pub(super) fn adopt<F>(
+        &self,
+        keyring: Arc<Keyring>,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        let (to, answer) = oneshot::channel();
+        let work = Pending { name: "adopt_keyring", work, answer: None, to: Some(to) };
+        self.send(Job::Adopt(keyring, Box::new(work)))?;
         Ok(answer)
     }
 
@@ -205,6 +231,8 @@ struct State {
     ledger: Ledger,
     frontier: Frontier,
     keyring: Arc<Keyring>,
+    /// The same, for those who read.
+    shared: Arc<ArcSwap<Keyring>>,
     clock: Arc<dyn Clock>,
     poison: Arc<OnceLock<String>>,
     ids: Arc<Ids>,
@@ -227,11 +255,17 @@ impl State {
         while let Ok(first) = queue.recv() {
             let mut works = Vec::new();
             let mut truncations = Vec::new();
+            let mut adoption = None;
             let mut next = Some(first);
             while let Some(job) = next.take() {
                 match job {
                     Job::Work(work) => works.push(work),
                     Job::TruncateLog(to) => truncations.push(to),
+                    // What was queued before it is committed under the old keyring, what comes after it under the new one.
+                    Job::Adopt(keyring, work) => {
+                        adoption = Some((keyring, work));
+                        break;
+                    }
                 }
                 if works.len() < GROUP {
                     next = queue.try_recv().ok();
@@ -239,6 +273,9 @@ impl State {
             }
             if !works.is_empty() {
                 self.commit(&mut works);
+            }
+            if let Some((keyring, work)) = adoption {
+                self.adopt(keyring, work);
             }
             if !truncations.is_empty() || self.truncate_owed {
                 let done = self.truncate();
@@ -281,15 +318,43 @@ impl State {
                 metrics::histogram!("strongroom_commit_transactions").record(count(works.len()));
             }
             Err(error) => {
-                let _ = self.batch("rollback", "-- rollback\nROLLBACK");
-                metrics::counter!("strongroom_commits_failed_total").increment(1);
-                if !matches!(error, StoreError::DiskFull | StoreError::Busy) {
-                    tracing::error!(error = %error, "a commit failed; the store refuses until it is restarted");
-                    let _ = self.poison.set(error.to_string());
-                }
+                self.failed(&error);
                 works.iter_mut().for_each(|work| work.answer(Some(&error)));
             }
         }
+    }
+
+    /// Nothing of a commit stands; unless the disk is known to be as it was, nothing more is committed.
+    fn failed(&self, error: &StoreError) {
+        let _ = self.batch("rollback", "-- rollback\nROLLBACK");
+        metrics::counter!("strongroom_commits_failed_total").increment(1);
+        if !matches!(error, StoreError::DiskFull | StoreError::Busy) {
+            tracing::error!(error = %error, "a commit failed; the store refuses until it is restarted");
+            let _ = self.poison.set(error.to_string());
+        }
+    }
+
+    /// Commits `work` as the first one under `keyring`; when it does not stand, all stays with the old keyring.
+    fn adopt(&mut self, keyring: Arc<Keyring>, work: Box<dyn Work>) {
+        let old = std::mem::replace(&mut self.keyring, Arc::clone(&keyring));
+        // Before the commit: whoever reads what it wrote must know its epoch, and nothing written by now needs the old one alone.
+        self.shared.store(keyring);
+        let mut works = [work];
+        match self.try_commit(&mut works) {
+            Ok(_) if works.iter().all(|work| work.stands()) => {}
+            Ok(_) => self.fall_back(old),
+            Err(error) => {
+                self.fall_back(old);
+                self.failed(&error);
+                return works.iter_mut().for_each(|work| work.answer(Some(&error)));
+            }
+        }
+        works.iter_mut().for_each(|work| work.answer(None));
+    }
+
+    fn fall_back(&mut self, old: Arc<Keyring>) {
+        self.shared.store(Arc::clone(&old));
+        self.keyring = old;
     }
 
     /// Runs and commits all; `true` when something was erased.
@@ -378,7 +443,7 @@ impl State {
     }
 
     fn put_meta(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
-        let row = MetaRow { key, value };
+        let row = MetaRow { key: key.into(), value };
         Reader { connection: &self.connection }.put_meta(&row, &stamp(&self.keyring, &row)).map(drop)
     }
 
@@ -446,6 +511,14 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     if newest > keyring.active().number().0 {
         return Err(StoreError::Refused(format!(
             "this database was written under epoch {newest}, which the keyring does not hold: it is an old copy, or another's"
+        )));
+    }
+    let oldest = "-- oldest_epoch\nSELECT COALESCE(MIN(epoch), 0) FROM meta";
+    let oldest = connection.query_row(oldest, [], |row| row.get(0)).map_err(|source| sql("oldest_epoch", source))?;
+    if keyring.has_destroyed(Epoch(oldest)) {
+        return Err(StoreError::Refused(format!(
+            "this database was last written under epoch {oldest}, whose key was destroyed since: it is a copy older than \
+             backups are kept, and nobody can open it"
         )));
     }
     let last = last_head(connection)?;

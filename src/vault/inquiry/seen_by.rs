@@ -74,8 +74,8 @@ impl Vault {
         let id = ask.caller.of(call);
         let draft = Draft::of(call, Action::SeenBy, self.now()).whom(whom(&id, ask.certificate));
         let certificate = match whom(&id, ask.certificate) {
-            Whom::Caller { .. } => None,
             Whom::Certificate { certificate, .. } => Some(certificate),
+            Whom::Caller { .. } | Whom::Epoch { .. } => None,
         };
         let (period, releasing) = (ask.period, draft.clone());
         self.ask(&call.caller.tenant, draft, move |question| {

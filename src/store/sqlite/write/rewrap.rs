@@ -1,0 +1,82 @@
+//! Moving rows to another epoch. INVARIANT: every statement is an update of a row that lies under the old epoch; none inserts.
+
+use rusqlite::params;
+
+use super::super::read::Reader;
+use crate::crypto::mac::IndexTag;
+use crate::domain::id::{DekId, Epoch};
+use crate::store::StoreError;
+use crate::store::tx::Stamp;
+use crate::store::tx::rewrap::{RewrapWrites, RowKey};
+
+impl RewrapWrites for Reader<'_> {
+    fn rewrap_dek(&self, id: DekId, from: Epoch, to: Epoch, wrapped: &[u8]) -> Result<usize, StoreError> {
+        let text = "-- rewrap_dek\nUPDATE dek SET epoch = ?3, wrapped = ?4 WHERE id = ?1 AND epoch = ?2";
+        self.change("dek", text, params![id.0, from.0, to.0, wrapped])
+    }
+
+    fn retag_index(&self, id: i64, from: Epoch, to: Epoch, tag: &IndexTag) -> Result<usize, StoreError> {
+        let text = "-- retag_index\nUPDATE index_tag SET epoch = ?3, tag = ?4 WHERE id = ?1 AND epoch = ?2";
+        self.change("index_tag", text, params![id, from.0, to.0, tag.0])
+    }
+
+    fn restamp(&self, key: &RowKey, from: Epoch, stamp: &Stamp) -> Result<usize, StoreError> {
+        let (from, to, mac) = (from.0, stamp.epoch.0, stamp.mac.as_bytes());
+        match key {
+            RowKey::Record(id) => {
+                let text = "-- restamp_record\nUPDATE record SET epoch = ?2, mac = ?3 WHERE id = ?4 AND epoch = ?1";
+                self.change("record", text, params![from, to, mac, id.0])
+            }
+            RowKey::Subject(id) => {
+                let text = "-- restamp_subject\nUPDATE subject SET epoch = ?2, mac = ?3 WHERE id = ?4 AND epoch = ?1";
+                self.change("subject", text, params![from, to, mac, id.0])
+            }
+            RowKey::Grant(id) => {
+                let text =
+                    "-- restamp_grant\nUPDATE shipment_grant SET epoch = ?2, mac = ?3 WHERE id = ?4 AND epoch = ?1";
+                self.change("shipment_grant", text, params![from, to, mac, id.0])
+            }
+            RowKey::Tombstone(digest) => {
+                let text =
+                    "-- restamp_tombstone\nUPDATE tombstone SET epoch = ?2, mac = ?3 WHERE digest = ?4 AND epoch = ?1";
+                self.change("tombstone", text, params![from, to, mac, digest.0])
+            }
+            RowKey::Statistic(tenant, class, country, month) => {
+                let text = "-- restamp_statistic\nUPDATE statistic SET epoch = ?2, mac = ?3 \
+                            WHERE tenant = ?4 AND class = ?5 AND country = ?6 AND month = ?7 AND epoch = ?1";
+                self.change("statistic", text, params![from, to, mac, tenant.as_str(), class.code(), country, month])
+            }
+            RowKey::Meta(key) => {
+                let text = "-- restamp_meta\nUPDATE meta SET epoch = ?2, mac = ?3 WHERE key = ?4 AND epoch = ?1";
+                self.change("meta", text, params![from, to, mac, key])
+            }
+            RowKey::Caller(id) => {
+                let text = "-- restamp_caller\nUPDATE caller SET epoch = ?2, mac = ?3 \
+                            WHERE tenant = ?4 AND role = ?5 AND name = ?6 AND epoch = ?1";
+                self.change("caller", text, params![from, to, mac, id.tenant.as_str(), id.role as u8, id.name.as_str()])
+            }
+            RowKey::Approval(tenant, id) => {
+                let text = "-- restamp_approval\nUPDATE approval SET epoch = ?2, mac = ?3 \
+                            WHERE tenant = ?4 AND id = ?5 AND epoch = ?1";
+                self.change("approval", text, params![from, to, mac, tenant.as_str(), id.0])
+            }
+        }
+    }
+
+    fn retag(&self, key: &RowKey, from: Epoch, stamp: &Stamp, tag: &IndexTag) -> Result<usize, StoreError> {
+        let (from, to, mac) = (from.0, stamp.epoch.0, stamp.mac.as_bytes());
+        match key {
+            RowKey::Subject(id) => {
+                let text =
+                    "-- retag_subject\nUPDATE subject SET epoch = ?2, mac = ?3, tag = ?4 WHERE id = ?5 AND epoch = ?1";
+                self.change("subject", text, params![from, to, mac, tag.0, id.0])
+            }
+            RowKey::Grant(id) => {
+                let text = "-- retag_grant\nUPDATE shipment_grant SET epoch = ?2, mac = ?3, tag = ?4 WHERE id = ?5 AND epoch = ?1";
+                self.change("shipment_grant", text, params![from, to, mac, tag.0, id.0])
+            }
+            // Rows of no other table have a tag.
+            _ => self.restamp(key, Epoch(from), stamp),
+        }
+    }
+}
