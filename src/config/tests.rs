@@ -126,3 +126,30 @@ fn a_file_that_is_not_there_is_named() {
     let shown = Config::load(Path::new("/nowhere/config.toml")).unwrap_err().to_string();
     assert!(shown.starts_with("/nowhere/config.toml: cannot be read"), "{shown}");
 }
+
+#[test]
+fn the_keys_are_kept_by_default_and_otherwise_as_the_file_says() {
+    use crate::domain::time::{DAY, HOUR};
+    let folder = Path::new("/etc/strongroom");
+    let keys = parse(GOOD, folder).unwrap().keys;
+    assert_eq!(keys.schedule.horizon(), 30 * DAY);
+    assert_eq!((keys.places.file, keys.places.copies.len()), (Some("/etc/strongroom/keyring".into()), 0));
+    assert!(keys.next_root.is_none());
+    let more = "period = 'PT36H'\nrewrap_within = 'P1D'\nbackups = 'P7D'\nrewrap_budget = 9\ncopies = ['a', '/b']\n";
+    let text = format!("{GOOD}\n[next_root]\nkey_file = 'next.key'\n\n[keys]\n{more}");
+    let keys = parse(&text, folder).unwrap().keys;
+    assert_eq!((keys.schedule.period, keys.schedule.backups, keys.budget), (36 * HOUR, 7 * DAY, 9));
+    assert_eq!(keys.places.copies, [Path::new("/etc/strongroom/a"), Path::new("/b")]);
+    assert_eq!(keys.next_root, Some(RootSource::KeyFile { path: "/etc/strongroom/next.key".into() }));
+    for (bad, what) in [
+        ("period = 'soon'", "keys.period: is no duration"),
+        ("period = 'P2Y'", "keys.period: is n"),
+        ("period = 'PT1S'", "keys.period: is not between an hour and 366 days"),
+        ("backups = 'P1D'", "keys.backups: is less than 7 days"),
+        ("rewrap_budget = 0", "keys.rewrap_budget: is not between 1"),
+        ("colour = 1", "unknown field `colour`"),
+    ] {
+        let told = load(&format!("{GOOD}\n[keys]\n{bad}\n")).unwrap_err().to_string();
+        assert!(told.contains(what), "{told}");
+    }
+}
