@@ -11,14 +11,17 @@ mod people;
 use common::{House, order, text};
 use people::{log, reason, refusals};
 use rusqlite::Connection;
-use strongroom::audit::entry::{Action, RefusalCode, Verdict};
-use strongroom::domain::caller::Role;
+use strongroom::audit::entry::{Action, RefusalCode, RequestId, Verdict};
+use strongroom::cli::dev::{TENANT, TRUST_DOMAIN};
+use strongroom::domain::caller::{Caller, CertificateHash, Role};
+use strongroom::domain::field::Email;
 use strongroom::domain::time::DAY;
 use strongroom::rpc::proto::find_request::By;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     Class, CorrectRequest, EraseReason, EraseRequest, Field, FindRequest, FindResponse, Purpose, TokenizeRequest,
 };
+use strongroom::vault::{Call, Find, Sought};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -102,6 +105,31 @@ fn every_hit_and_every_miss_is_in_the_log_and_no_value_is() {
     assert_eq!((told[0].verdict, told[0].subject.is_some()), (Verdict::Done, true));
     assert_eq!((told[1].verdict, told[1].subject), (Verdict::Refused(RefusalCode::Unknown), None));
     assert!(told.iter().all(|entry| !entry.to_bytes().windows(4).any(|bytes| bytes == b"7f3a" || bytes == b"7f3b")));
+}
+
+#[test]
+fn misses_are_counted_by_role() {
+    let house = House::new();
+    let uri = format!("spiffe://{TRUST_DOMAIN}/tenant/{TENANT}/shop/backend");
+    let caller = Caller::from_uri(&uri, TRUST_DOMAIN, CertificateHash([7; 32])).unwrap();
+    let call = Call { caller, request: RequestId([7; 16]) };
+    let address = Email::parse("email", "nobody@example.org".to_owned()).unwrap();
+    let ask = Find {
+        purpose: strongroom::domain::vocabulary::Purpose::SelfService,
+        class: strongroom::domain::vocabulary::Class::Account,
+        by: Sought::Email(address),
+        page_size: 1,
+        page_token: Vec::new(),
+    };
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let vault = house.running().vault.clone();
+    metrics::with_local_recorder(&recorder, || {
+        for _ in 0..3 {
+            assert!(house.run(vault.find_tokens(&call, &ask)).is_err());
+        }
+    });
+    let shown = recorder.handle().render();
+    assert!(shown.contains("strongroom_find_misses_total{role=\"shop\"} 3"), "{shown}");
 }
 
 #[test]
