@@ -4,7 +4,7 @@
 //! INVARIANT: what `run` has answered is durable, together with the audit entries it appended and, before it, the erasure
 //! ledger's; a closure that fails leaves nothing behind and sinks none of the closures committed with it. Every row of facts
 //! is authenticated when read: one that was altered, moved or made outside the vault answers `Tampered`, never data. A snapshot
-//! and a commit are each of one keyring, in which every epoch of their rows is.
+//! and a commit each have one keyring, which knows every epoch that their rows lie under.
 //!
 //! How a write goes (`sqlite::writer`):
 //! ```text

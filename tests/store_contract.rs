@@ -83,6 +83,9 @@ contract! {
     the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked
     subjects_and_grants_come_by_the_page_and_of_one_tenant
     a_subjects_records_come_newest_first
+    what_was_made_under_an_older_epoch_is_raced_once_another_is_active
+    a_snapshot_knows_every_epoch_of_its_rows_while_epochs_come_and_go
+    a_keyring_whose_first_commit_fails_is_not_adopted
 }
 
 const NOW: Timestamp = Timestamp(1_767_571_200_000_000);
@@ -727,4 +730,70 @@ fn a_subjects_records_come_newest_first(backend: &dyn Backend) {
     assert_eq!(ids(i64::MAX, 2), [5, 3]);
     assert_eq!(ids(3, 2), [1]);
     assert_eq!(ids(1, 2), [0_i64; 0]);
+}
+
+fn adopt(store: &Store, next: Keyring, work: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.adopt(Arc::new(next), work)).unwrap();
+}
+
+fn what_was_made_under_an_older_epoch_is_raced_once_another_is_active(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| tx.insert_idempotency(&new(key(1, 1, NOW))));
+    adopt(&store, store.keyring().with_new_epoch(NOW, &OsEntropy), |_| Ok(()));
+    assert!(is_raced(&store, |tx| tx.insert_dek(&dek(1, 1))));
+    assert!(is_raced(&store, |tx| tx.insert_idempotency(&new(key(2, 1, NOW)))));
+    let again = || NewIdempotency { epoch: Epoch(2), elsewhere: vec![digest(1)], ..new(key(3, 1, NOW)) };
+    assert!(is_raced(&store, move |tx| tx.insert_idempotency(&again())), "the key is there, under the older epoch");
+    let other = || NewIdempotency { epoch: Epoch(2), elsewhere: vec![digest(9)], ..new(key(3, 1, NOW)) };
+    write(&store, move |tx| tx.insert_idempotency(&other()));
+    write(&store, |tx| tx.insert_dek(&DekRow { epoch: Epoch(2), ..dek(1, 1) }));
+    assert_eq!(store.read(|view| view.meta_i64("keyring_generation")).unwrap(), Some(2));
+}
+
+fn a_snapshot_knows_every_epoch_of_its_rows_while_epochs_come_and_go(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| tx.insert_record(&record(1)));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0;
+                    while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                        let seen = store.read(|view| {
+                            let newest = view.keyring().active().number();
+                            Ok((newest, view.record(RecordId(1))?.unwrap().version))
+                        });
+                        // Never of an epoch that the snapshot's keyring does not know; behind it only by the commit that adopts.
+                        let (newest, version) = seen.unwrap();
+                        assert!([version, version + 1].contains(&u64::from(newest.0)), "{newest} {version}");
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for version in 2..=60 {
+            // The record is brought under the new epoch in the very commit that adopts it; then the old one goes.
+            let next = store.keyring().with_new_epoch(NOW, &OsEntropy);
+            adopt(&store, next, move |tx| tx.update_record(&RecordRow { version, ..record(1) }));
+            let old = Epoch(u32::try_from(version).unwrap() - 1);
+            // The store's own numbers lie under the old one, so it can go only for this record.
+            adopt(&store, store.keyring().without(old).unwrap(), |_| Ok(()));
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let reads: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+        assert!(reads > 100, "{reads} reads");
+    });
+}
+
+fn a_keyring_whose_first_commit_fails_is_not_adopted(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let next = Arc::new(store.keyring().with_new_epoch(NOW, &OsEntropy));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(store.adopt(next, |_| Err(refusal()))).is_err());
+    assert_eq!(store.keyring().active().number(), Epoch(1));
+    assert_eq!(store.read(|view| view.meta_i64("keyring_generation")).unwrap(), Some(1));
+    write(&store, |tx| tx.insert_dek(&dek(1, 1)));
 }

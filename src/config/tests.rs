@@ -167,3 +167,30 @@ fn a_server_is_confined_unless_the_file_says_otherwise_by_its_right_name() {
     assert!(!sandbox("[process]\nsandbox = false").unwrap());
     assert!(sandbox("[process]\nsandbx = false").is_err() && sandbox("[process]\nsandbox = 'no'").is_err());
 }
+
+#[test]
+fn the_keys_are_kept_by_default_and_otherwise_as_the_file_says() {
+    use crate::domain::time::{DAY, HOUR};
+    let folder = Path::new("/etc/strongroom");
+    let keys = parse(GOOD, folder).unwrap().keys;
+    assert_eq!(keys.schedule.horizon(), 30 * DAY);
+    assert_eq!((keys.places.file, keys.places.copies.len()), (Some("/etc/strongroom/keyring".into()), 0));
+    assert!(keys.next_root.is_none());
+    let more = "period = 'PT36H'\nrewrap_within = 'P1D'\nbackups = 'P7D'\nrewrap_budget = 9\ncopies = ['a', '/b']\n";
+    let text = format!("{GOOD}\n[next_root]\nkey_file = 'next.key'\n\n[keys]\n{more}");
+    let keys = parse(&text, folder).unwrap().keys;
+    assert_eq!((keys.schedule.period, keys.schedule.backups, keys.budget), (36 * HOUR, 7 * DAY, 9));
+    assert_eq!(keys.places.copies, [Path::new("/etc/strongroom/a"), Path::new("/b")]);
+    assert_eq!(keys.next_root, Some(RootSource::KeyFile { path: "/etc/strongroom/next.key".into() }));
+    for (bad, what) in [
+        ("period = 'soon'", "keys.period: is no duration"),
+        ("period = 'P2Y'", "keys.period: is n"),
+        ("period = 'PT1S'", "keys.period: is not between an hour and 366 days"),
+        ("backups = 'P1D'", "keys.backups: is less than 7 days"),
+        ("rewrap_budget = 0", "keys.rewrap_budget: is not between 1"),
+        ("colour = 1", "unknown field `colour`"),
+    ] {
+        let told = load(&format!("{GOOD}\n[keys]\n{bad}\n")).unwrap_err().to_string();
+        assert!(told.contains(what), "{told}");
+    }
+}

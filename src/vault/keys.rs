@@ -69,6 +69,8 @@ pub(crate) struct Keeper {
     waiting: AtomicUsize,
     wanted: Notify,
     progress: watch::Sender<Progress>,
+    /// What lay under the older epochs when it was last counted.
+    left: Mutex<BTreeMap<Epoch, Left>>,
     troubles: Mutex<Troubles>,
 }
 
@@ -87,6 +89,7 @@ impl Default for Keeper {
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
             progress: watch::Sender::new(Progress::default()),
+            left: Mutex::default(),
             troubles: Mutex::default(),
         }
     }
@@ -352,7 +355,9 @@ impl Vault {
 
     /// What an operator should know of the keys.
     pub(crate) fn key_warnings(&self) -> Result<Vec<String>, Error> {
-        let (keyring, left, postponed) = self.look()?;
+        let (keyring, postponed) = self.store().read(|view| Ok((self.keyring(), read_postponed(view)?)))?;
+        // Counting anew takes its time; the keeper does it at every interval.
+        let left = self.inner.keeper.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let left_under = |epoch| left.get(&epoch).copied().unwrap_or_default();
         let alarms = alarms(self.now(), &keyring, &self.settings().schedule, &postponed, left_under);
         let mut warnings: Vec<String> = alarms.iter().map(ToString::to_string).collect();
@@ -397,6 +402,7 @@ impl Vault {
         let rows_left = left.values().map(|left| left.rows).sum();
         let active = keyring.active().number();
         self.inner.keeper.progress.send_modify(|progress| *progress = Progress { active, rows_left, ..*progress });
+        self.inner.keeper.left.lock().unwrap_or_else(PoisonError::into_inner).clone_from(left);
         for (epoch, left) in left {
             metrics::gauge!("strongroom_records_under_epoch", "epoch" => epoch.to_string()).set(left.all() as f64);
         }

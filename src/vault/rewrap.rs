@@ -21,8 +21,8 @@ use crate::domain::id::{Epoch, RecordId, Revision, SubjectId};
 use crate::store::rows::{DekRow, GrantRow, IndexRow, SubjectRow};
 use crate::store::{Change, Page, StoreError, Table, View};
 
-/// Rows moved in one transaction: half a millisecond of the writer's time.
-const CHUNK: usize = 64;
+/// Rows moved in one transaction: less than a millisecond of the writer's time.
+const CHUNK: usize = 128;
 
 /// A stage of a pass. Keys go first: a tag is made anew by whichever key is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,12 +14,15 @@ use crate::served::Served;
 pub const ALLOWED: &[&str] = &[
     "--at TIME",
     "--began-before TIME",
+    // What kind of value; the value comes by standard input.
+    "--by KIND",
     "--carrier NAME",
     // A certificate's or a key's hash says nothing of a person.
     "--certificate-hash HEX",
     "--class CLASS",
     "--day DATE",
     "--days DAYS",
+    "--epoch NUMBER",
     "--fields FIELDS",
     "--idempotency-key KEY",
     "--if-revision NUMBER",
@@ -127,6 +130,8 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
     callers(served);
     inquiries(served, &token_file, &strange);
+    found(served, canaries);
+    keys(served);
     let config = served.data().join("config.toml");
     served.silent_command(shop, &["audit", "verify", "--config", config.to_str().unwrap()], "");
     served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);
@@ -160,6 +165,31 @@ fn inquiries(served: &mut Served, token_file: &str, strange: &str) {
     served.refused_command(auditor, &["inquire", "explain", "none"], "");
     served.silent_command(auditor, &["inquire", "unused-grants"], "");
     served.refused_command("operator-oncall", &["inquire", "unused-grants"], "");
+}
+
+/// A value that nobody has, looked for by each kind; and one that does not parse.
+fn found(served: &mut Served, canaries: &mut Canaries) {
+    let (email, (phone, _), reference) = (canaries.email(), canaries.phone(), canaries.word("reference"));
+    let find = |by| ["find", "--by", by, "--class", "account", "--purpose", "self_service"];
+    for (by, value) in [("email", &email), ("phone", &phone), ("customer_reference", &reference)] {
+        served.refused_command("shop-backend", &find(by), value);
+    }
+    served.refused_command("shop-backend", &find("email"), &canaries.word("no-address"));
+    served.refused_command("warehouse-packing", &find("email"), &email);
+}
+
+/// The epochs listed, rotated, and what is refused.
+fn keys(served: &mut Served) {
+    let admin = "key-admin-office";
+    served.silent_command("operator-oncall", &["keys", "list"], "");
+    let rotated: Value = serde_json::from_str(&served.silent_command(admin, &["keys", "rotate"], "")).unwrap();
+    assert_eq!((rotated["active_epoch"].as_u64(), rotated["rows_left"].as_u64()), (Some(2), Some(0)));
+    assert!(served.silent_command(admin, &["keys", "list", "--json"], "").contains("\"retiring\""));
+    served.refused_command("operator-oncall", &["keys", "rotate"], "");
+    served.refused_command(admin, &["keys", "destroy", "--epoch", "1"], "");
+    served.refused_command(admin, &["keys", "rotate-root"], "");
+    let postpone = ["keys", "postpone", "--epoch", "1", "--until", "2020-01-01T00:00:00Z"];
+    served.refused_command(admin, &postpone, "");
 }
 
 /// A carrier is suspended and let back in by two people.

@@ -144,6 +144,49 @@ fn the_schedule_rotates_destroys_and_tells_by_itself_and_what_is_late_is_warned_
 }
 
 #[test]
+fn a_row_that_was_altered_keeps_its_epoch_alive_holds_up_no_other_and_is_told_of() {
+    let mut house = house(1_000_000);
+    let tokens = [1, 2, 3].map(|n| house.tokenize(account(n)));
+    house.stop();
+    let connection = Connection::open(&house.config.store.database).unwrap();
+    let bend = "UPDATE record SET mac = zeroblob(16) WHERE id = (SELECT MIN(id) FROM record)";
+    assert_eq!(connection.execute(bend, []).unwrap(), 1);
+    drop(connection);
+    house.start();
+    live(&house, 12);
+    let epoch = keyring(&house.config).epoch(Epoch(1)).map(|epoch| epoch.number());
+    assert_eq!(epoch, Some(Epoch(1)), "not destroyed with anything under it");
+    let old = list(&house).epochs.pop().unwrap();
+    let left: Vec<_> = old.rows.iter().map(|rows| (rows.table.as_str(), rows.rows)).collect();
+    // Its keys and tags cannot be moved either, as nobody can say what they belong to.
+    assert_eq!(left, [("dek", 1), ("index_tag", 2), ("record", 1)]);
+    let warnings = status_warnings(&house);
+    assert!(warnings.contains("4 rows under key epoch 1 fail their authentication"), "{warnings}");
+    assert!(warnings.contains("the destruction of key epoch 1 is overdue"), "{warnings}");
+    let mut shop = house.tokens();
+    for token in &tokens[1..] {
+        house.run(shop.describe(strongroom::rpc::proto::DescribeRequest { token: token.clone() })).unwrap();
+    }
+}
+
+#[test]
+fn the_metric_tells_how_much_lies_under_an_epoch() {
+    let house = house(1);
+    house.tokenize(account(1));
+    let vault = house.running().vault.clone();
+    house.clock.advance(2 * DAY);
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    // Prepared, then promoted; the rewrap would come with the next step.
+    metrics::with_local_recorder(&recorder, || {
+        house.run(vault.keep_keys()).unwrap();
+        house.run(vault.keep_keys()).unwrap();
+    });
+    let shown = recorder.handle().render();
+    let rows = shown.lines().find_map(|line| line.strip_prefix("strongroom_records_under_epoch{epoch=\"1\"} "));
+    assert!(rows.unwrap().parse::<u64>().unwrap() > 5, "{shown}");
+}
+
+#[test]
 fn destroying_early_takes_two_people_and_an_epoch_under_which_nothing_lies() {
     let house = house(1_000_000);
     house.tokenize(account(1));

@@ -243,7 +243,8 @@ fn rotations_under_load_fail_no_call_and_leave_nothing_under_an_old_epoch() {
     let (rotations, standing) = if full() { (50, 400) } else { (6, 100) };
     let seed = seed();
     // Epochs are replaced by order alone, and destroyed by the schedule.
-    let house = house_of(if full() { 3_000 } else { 1_500 }, Schedule { period: 360 * DAY, ..SCHEDULE });
+    let budget = if full() { 3_000 } else { 1_500 };
+    let house = house_of(budget, Schedule { period: 360 * DAY, ..SCHEDULE });
     let tokens: Vec<String> = (0..standing).map(|n| house.tokenize(account(n))).collect();
     let tally = Arc::new(Tally::default());
     let client = |number: usize| Client {
@@ -267,7 +268,10 @@ fn rotations_under_load_fail_no_call_and_leave_nothing_under_an_old_epoch() {
         loot.gather(&house.config.store.database).unwrap();
         traces.extend(loot.traces().iter().filter(|trace| trace.is_key).map(|trace| trace.bytes.to_vec()));
         tally.rotating.store(true, Ordering::SeqCst);
+        let started = SystemClock::new().boot();
         let told = house.run(rotate(&mut keys)).unwrap();
+        let seconds = (SystemClock::new().boot() - started) as f64 / 1e6;
+        assert!(seconds * f64::from(budget) > 0.5 * told[0].rows_left as f64, "the rewrap kept to its budget");
         tally.rotating.store(false, Ordering::SeqCst);
         assert_eq!(told.last().unwrap().rows_left, 0);
         assert!(told.len() > 1 && told[0].rows_left > 0, "there was something to rewrap");
