@@ -54,13 +54,13 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use find::{Find, FoundTokens, Sought};
 pub use inquiry::{
     Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
     UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
 };
-pub use measure::days;
-pub use find::{Find, FoundTokens, Sought};
 pub use keys::{Kept, KeySettings, ListedEpoch, ListedKeys, PostponeEpoch, Progress};
+pub use measure::days;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -122,7 +122,8 @@ impl Vault {
         lockout::watch(&lock_outs, &parts.store, &parts.clock);
         let measured = measure::Measured::default();
         let keeper = keys::Keeper::default();
-        let inner = Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk, lock_outs, measured, keeper };
+        let inner =
+            Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk, lock_outs, measured, keeper };
         let vault = Self { inner: Arc::new(inner) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.

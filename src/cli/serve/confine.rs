@@ -70,10 +70,13 @@ pub(super) fn needs(config: &Config) -> Needs {
     let renewed = renewed.chain(trust.anchors.iter().map(|anchor| &anchor.roots));
     // A renewed file is another file under the same name: the folder counts, and that of the file a link leads to.
     let mut read: Vec<PathBuf> = renewed.flat_map(|path| folders(path)).collect();
-    read.extend([Some(&config.root), config.keys.next_root.as_ref()].into_iter().flatten().flat_map(|root| match root {
-        RootSource::KeyFile { path } | RootSource::PassphraseFile { path } => [path.clone()],
-    }));
-    let written = [&config.store.database, &config.store.ledger, &config.keyring].into_iter().chain(&config.keys.places.copies);
+    read.extend([Some(&config.root), config.keys.next_root.as_ref()].into_iter().flatten().flat_map(
+        |root| match root {
+            RootSource::KeyFile { path } | RootSource::PassphraseFile { path } => [path.clone()],
+        },
+    ));
+    let written =
+        [&config.store.database, &config.store.ledger, &config.keyring].into_iter().chain(&config.keys.places.copies);
     // A log that was rotated away is made anew under its name.
     let write = written.chain(&config.log.file).flat_map(|path| folders(path)).collect();
     let bind = [config.listener.address].into_iter().chain(config.metrics).map(|address| address.port()).collect();
