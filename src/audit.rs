@@ -4,3 +4,4 @@
 pub mod entry;
 pub mod tree;
 pub mod verify;
+pub mod words;

@@ -18,6 +18,7 @@ mod erase;
 mod event;
 mod grant;
 mod import;
+mod inquire;
 mod keys;
 pub mod mint;
 mod process;
@@ -75,6 +76,8 @@ enum Command {
     Callers(callers::Args),
     #[command(subcommand)]
     Approve(approve::Args),
+    #[command(subcommand)]
+    Inquire(inquire::Args),
 }
 
 #[derive(Subcommand)]
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::Callers(args) => callers::run(args),
         Command::Approve(args) => client(approve::run(args)),
+        Command::Inquire(args) => client(inquire::run(args)),
         Command::Import(args) => client(import::run(args)),
         Command::Tokenize(args) => client(tokenize::run(args)),
         Command::Detokenize(args) => client(detokenize::run(args)),

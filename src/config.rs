@@ -17,6 +17,7 @@ use crate::crypto::root::RootSource;
 use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
 use crate::domain::id::{BadName, CallerName, TenantId};
+use crate::policy::limits::Limits;
 use crate::policy::retention::{Policy, PolicyError};
 use crate::rpc::listener::ListenerConfig;
 use crate::rpc::trust::{AnchorFile, TrustFiles};
@@ -36,6 +37,11 @@ pub struct Config {
     pub policies: BTreeMap<TenantId, Policy>,
     pub serial_patterns: BTreeMap<CallerName, SerialPattern>,
     pub log: LogConfig,
+    /// Bytes kept back on each of the store's disks, so that a full one can still erase.
+    pub reserve: u64,
+    pub limits: Limits,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
     /// How often the sweeper looks for records that are due.
     pub sweep_interval: Duration,
     /// Whether a server of this configuration is confined to the files, ports and system calls that it needs.
@@ -85,6 +91,12 @@ pub enum Reason {
     NotADuration,
     #[error("name either passphrase_file or key_file")]
     OneRoot,
+    #[error("is no size, like 64MiB or 1GiB, or 0 for none")]
+    NotASize,
+    #[error(
+        "is reachable from other machines, without a password and in the clear; set allow_remote = true if that is meant"
+    )]
+    RemoteMetrics,
     #[error(transparent)]
     Name(#[from] BadName),
     #[error(transparent)]
@@ -120,6 +132,9 @@ struct RawConfig {
     log: RawLog,
     #[serde(default)]
     process: RawProcess,
+    #[serde(default)]
+    limits: BTreeMap<Spanned<String>, RawLimit>,
+    metrics: Option<RawMetrics>,
     tenant: Vec<RawTenant>,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
@@ -149,6 +164,26 @@ struct RawData {
     database: PathBuf,
     ledger: PathBuf,
     keyring: PathBuf,
+    reserve: Option<Spanned<String>>,
+}
+
+/// Of one role; what is left out is as usual.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLimit {
+    calls_per_second: Option<Spanned<i64>>,
+    burst: Option<Spanned<i64>>,
+    connections: Option<Spanned<i64>>,
+    refusals_per_minute: Option<Spanned<i64>>,
+    misses_per_minute: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetrics {
+    address: Spanned<String>,
+    #[serde(default)]
+    allow_remote: bool,
 }
 
 #[derive(Deserialize)]
@@ -209,6 +244,8 @@ type At = (Range<usize>, &'static str, Reason);
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7443);
 const DEFAULT_SWEEP: Duration = Duration::from_secs(5);
+const MIB: u64 = 1 << 20;
+const DEFAULT_RESERVE: u64 = 64 * MIB;
 
 impl Config {
     /// Reads a configuration file and the policies it names. Relative paths start at the file's folder.
@@ -239,6 +276,9 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
             trust_domain: trust_domain(raw.trust_domain)?,
             anchors: anchors(&raw.anchor, folder)?,
         },
+        reserve: raw.data.reserve.as_ref().map_or(Ok(DEFAULT_RESERVE), reserve)?,
+        limits: limits(&raw.limits)?,
+        metrics: raw.metrics.as_ref().map(metrics).transpose()?,
         store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },
         keyring: path(raw.data.keyring),
         root: root(raw.root, folder)?,
@@ -338,6 +378,48 @@ fn anchors(raw: &[RawAnchor], folder: &Path) -> Result<Vec<AnchorFile>, At> {
 
 fn name<T: std::str::FromStr<Err = BadName>>(raw: &Spanned<String>, key: &'static str) -> Result<T, At> {
     raw.get_ref().parse().map_err(|bad: BadName| (raw.span(), key, bad.into()))
+}
+
+fn reserve(raw: &Spanned<String>) -> Result<u64, At> {
+    let refused = |reason| (raw.span(), "data.reserve", reason);
+    let text = raw.get_ref().trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..) {
+        Some("MiB") => MIB,
+        Some("GiB") => 1024 * MIB,
+        // Nothing is nothing in any unit.
+        Some("") if digits == "0" => 1,
+        _ => return Err(refused(Reason::NotASize)),
+    };
+    let number: u64 = digits.trim_end().parse().map_err(|_| refused(Reason::NotASize))?;
+    let bytes = number.checked_mul(unit).filter(|bytes| *bytes <= 1024 * 1024 * MIB);
+    bytes.ok_or(refused(Reason::OutOfRange("0 and 1024GiB")))
+}
+
+fn limits(raw: &BTreeMap<Spanned<String>, RawLimit>) -> Result<Limits, At> {
+    raw.iter().try_fold(Limits::default(), |limits, (name, raw)| {
+        let role = Role::parse(name.get_ref()).ok_or((name.span(), "limits", Reason::NotARole))?;
+        let mut limit = limits.of(role);
+        let parts = [
+            (&raw.calls_per_second, &mut limit.calls_per_second, "limits.calls_per_second"),
+            (&raw.burst, &mut limit.burst, "limits.burst"),
+            (&raw.connections, &mut limit.connections, "limits.connections"),
+            (&raw.refusals_per_minute, &mut limit.refusals_per_minute, "limits.refusals_per_minute"),
+            (&raw.misses_per_minute, &mut limit.misses_per_minute, "limits.misses_per_minute"),
+        ];
+        for (raw, part, key) in parts {
+            let Some(raw) = raw else { continue };
+            let number = u32::try_from(*raw.get_ref()).ok().filter(|number| (1..=1_000_000).contains(number));
+            *part = number.ok_or((raw.span(), key, Reason::OutOfRange("1 and 1000000")))?;
+        }
+        Ok(limits.with(role, limit))
+    })
+}
+
+fn metrics(raw: &RawMetrics) -> Result<SocketAddr, At> {
+    let refused = |reason| (raw.address.span(), "metrics.address", reason);
+    let address: SocketAddr = raw.address.get_ref().parse().map_err(|_| refused(Reason::NotAnAddress))?;
+    if address.ip().is_loopback() || raw.allow_remote { Ok(address) } else { Err(refused(Reason::RemoteMetrics)) }
 }
 
 fn sweep_interval(raw: &Spanned<String>) -> Result<Duration, At> {

@@ -4,5 +4,6 @@
 pub mod approval;
 pub mod enrolment;
 pub mod facts;
+pub mod limits;
 pub mod release;
 pub mod retention;

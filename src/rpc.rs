@@ -8,7 +8,9 @@ mod delivery_service;
 mod door;
 mod guard;
 pub mod identity;
+mod inquiry_service;
 mod lifecycle_service;
+mod limits;
 pub mod listener;
 mod operations_service;
 pub mod proto;
@@ -28,6 +30,7 @@ use guard::Guarded;
 use proto::approval_service_server::ApprovalServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
+use proto::inquiry_service_server::InquiryServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
 use proto::token_service_server::TokenServiceServer;
@@ -38,9 +41,12 @@ const MAX_MESSAGE: usize = 256 * 1024;
 /// Where there are only keys, tokens and times.
 const MAX_SMALL_MESSAGE: usize = 8 * 1024;
 
+/// What the parts above this layer have to warn an operator of, asked whenever one looks.
+pub type Watch = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Every service of the vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
-pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Routes {
-    let door = Arc::new(Door::new(vault, trust, clock));
+pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: Watch) -> Routes {
+    let door = Arc::new(Door::new(vault, trust, clock, watch));
     let (_always_serving, health) = tonic_health::server::health_reporter();
     let tokens = TokenServiceServer::new(token_service::Tokens::new(Arc::clone(&door)));
     let lifecycle = LifecycleServiceServer::new(lifecycle_service::Lifecycle::new(Arc::clone(&door)));
@@ -48,6 +54,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
     let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
+    let inquiries = InquiryServiceServer::new(inquiry_service::Inquiries::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -56,5 +63,6 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(inquiries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

@@ -15,19 +15,23 @@ mod ids;
 pub mod forensic;
 pub mod ledger;
 mod lock;
+pub mod reserve;
 pub mod rows;
 mod sqlite;
 mod tx;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crate::audit::entry::Entry;
 use crate::audit::tree::Frontier;
 use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
 use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{Mac, head_mac, verify_head};
 use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
+use reserve::ReserveState;
 pub use tx::{Tx, View};
 
 /// Why the store did not do as asked. Carries names of tables and files, never what they hold.
@@ -41,6 +45,8 @@ pub enum StoreError {
     Corrupt { table: &'static str, column: &'static str },
     #[error("the disk is full")]
     DiskFull,
+    #[error("another process holds the database's write lock")]
+    Busy,
     #[error("the store refuses since an earlier commit failed; restart to recover: {0}")]
     Poisoned(String),
     #[error("the store is closed")]
@@ -77,14 +83,46 @@ pub struct Store {
 struct Inner {
     backend: sqlite::Sqlite,
     keyring: Arc<Keyring>,
+    flags: Arc<Flags>,
+    reserve_bytes: u64,
+}
+
+/// What the writer tells those above it, beside its answers.
+#[derive(Default)]
+struct Flags {
+    reserve: AtomicU8,
+    witness: OnceLock<Box<dyn Fn(&Entry) + Send + Sync>>,
+}
+
+impl Flags {
+    fn reserve(&self, state: ReserveState) {
+        self.reserve.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn committed(&self, entry: &Entry) {
+        if let Some(witness) = self.witness.get() {
+            witness(entry);
+        }
+    }
 }
 
 impl Store {
     /// Opens (or makes) the store: takes the exclusive process lock, migrates, checks the keyring's generation against the
     /// one recorded, the erasure ledger against the database, and the audit tree's frontier against its last head.
     pub fn open(paths: &StorePaths, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let backend = sqlite::Sqlite::open(paths, Arc::clone(&keyring), clock)?;
-        let store = Self { inner: Arc::new(Inner { backend, keyring }) };
+        Self::open_reserving(paths, 0, keyring, clock)
+    }
+
+    /// `open`, with so many bytes of disk kept back for taking away.
+    pub fn open_reserving(
+        paths: &StorePaths,
+        reserve: u64,
+        keyring: Arc<Keyring>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let flags = Arc::new(Flags::default());
+        let backend = sqlite::Sqlite::open(paths, reserve, Arc::clone(&keyring), clock, Arc::clone(&flags))?;
+        let store = Self { inner: Arc::new(Inner { backend, keyring, flags, reserve_bytes: reserve }) };
         store.check_generation()?;
         Ok(store)
     }
@@ -130,6 +168,25 @@ impl Store {
     /// Every audit batch in order, one in memory at a time, until `each` answers `false`.
     pub fn audit_batches(&self, each: &mut dyn FnMut(Batch, HeadStamp) -> bool) -> Result<(), StoreError> {
         self.read(|view| view.audit_batches(0, usize::MAX >> 1, each))
+    }
+
+    /// Shows `witness` every audit entry from now on, once it is on disk and before anyone is answered; the first one asked stays.
+    pub fn witness(&self, witness: impl Fn(&Entry) + Send + Sync + 'static) {
+        let _ = self.inner.flags.witness.set(Box::new(witness));
+    }
+
+    /// Whether there is room kept back for taking away.
+    pub fn reserve(&self) -> ReserveState {
+        match self.inner.flags.reserve.load(Ordering::Relaxed) {
+            held if held == ReserveState::Held as u8 => ReserveState::Held,
+            released if released == ReserveState::Released as u8 => ReserveState::Released,
+            _ => ReserveState::None,
+        }
+    }
+
+    /// How much is kept back on each disk.
+    pub fn reserve_bytes(&self) -> u64 {
+        self.inner.reserve_bytes
     }
 
     /// Why the store refuses, if it does.

@@ -12,8 +12,11 @@ mod detokenize;
 mod enrol;
 mod erase;
 mod error;
+mod inquiry;
 mod loaded;
+mod lockout;
 mod mark;
+mod measure;
 mod once;
 mod report_event;
 mod roster;
@@ -32,6 +35,7 @@ use crate::domain::field::{FieldReason, SerialPattern};
 use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
+use crate::policy::limits::Limits;
 use crate::policy::retention::Policy;
 use crate::store::rows::{RecordRow, StatisticRow};
 use crate::store::{Store, StoreError, Tx};
@@ -47,6 +51,11 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use inquiry::{
+    Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
+    UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
+};
+pub use measure::days;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -55,6 +64,7 @@ pub use sweep::Swept;
 pub use tokenize::Tokenize;
 
 use call::Draft;
+use lockout::LockOuts;
 use mark::Mark;
 use roster::Roster;
 
@@ -70,6 +80,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub root: RootStatus,
+    /// What every caller may ask, and how often it may be wrong.
+    pub limits: Limits,
 }
 
 /// The vault; cheap to clone.
@@ -86,6 +98,9 @@ struct Inner {
     started_at: Timestamp,
     sweeper: sweep::Progress,
     roster: Roster,
+    desk: inquiry::Desk,
+    lock_outs: Arc<LockOuts>,
+    measured: measure::Measured,
 }
 
 impl Vault {
@@ -95,19 +110,23 @@ impl Vault {
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
+        let (sweeper, desk) = (sweep::Progress::default(), inquiry::Desk::default());
+        let lock_outs = Arc::new(LockOuts::new(parts.limits.clone()));
+        lockout::watch(&lock_outs, &parts.store, &parts.clock);
+        let measured = measure::Measured::default();
+        let inner = Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk, lock_outs, measured };
+        let vault = Self { inner: Arc::new(inner) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let request = vault.new_request();
-            vault.log(Draft::by_vault(&tenant, request, Action::Start, vault.now()).done()).await?;
+            vault.log_as("start", Draft::by_vault(&tenant, request, Action::Start, vault.now()).done()).await?;
             if forged > 0 {
                 tracing::error!(forged, "enrolments fail their authentication and let nobody in: they were altered");
                 let entry = Draft::by_vault(&tenant, request, Action::Tamper, vault.now());
-                vault.log(entry.refused(RefusalCode::Tampered)).await?;
+                vault.log_as("start", entry.refused(RefusalCode::Tampered)).await?;
             }
         }
         Ok(vault)
@@ -168,11 +187,16 @@ impl Vault {
 
     /// Appends one entry; answers once it is on disk.
     async fn log(&self, entry: Entry) -> Result<(), Error> {
+        self.log_as("log", entry).await
+    }
+
+    /// `log` in a transaction of this name: some may write though the disk is full.
+    async fn log_as(&self, name: &'static str, entry: Entry) -> Result<(), Error> {
         let write = move |tx: &mut Tx<'_>| {
             tx.log(entry.clone());
             Ok(())
         };
-        Ok(self.store().run("log", write).await?)
+        Ok(self.store().run(name, write).await?)
     }
 
     /// Logs a refusal and answers what the caller is told.

@@ -78,6 +78,9 @@ contract! {
     statistics_count_by_cell
     keys_and_tombstones_expire_after_their_time_and_not_before
     due_records_come_oldest_first
+    the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked
+    subjects_and_grants_come_by_the_page_and_of_one_tenant
+    a_subjects_records_come_newest_first
 }
 
 const NOW: Timestamp = Timestamp(1_767_571_200_000_000);
@@ -172,6 +175,7 @@ fn entry(n: u8) -> Entry {
         outcomes: Vec::new(),
         subject: None,
         whom: None,
+        count: None,
     }
 }
 
@@ -652,4 +656,69 @@ fn due_records_come_oldest_first(backend: &dyn Backend) {
     let due = |limit| store.read(move |view| view.records_due(NOW, limit)).unwrap();
     assert_eq!(due(10), [RecordId(3), RecordId(5), RecordId(2)]);
     assert_eq!(due(2), [RecordId(3), RecordId(5)]);
+}
+
+fn the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    for n in 1..=5 {
+        write(&store, move |tx| {
+            (0..n).for_each(|_| tx.log(entry(n)));
+            Ok(())
+        });
+    }
+    let read = |from, end, bytes| {
+        let mut packed = b"".to_vec();
+        let next = store.read(|view| view.audit_entries(from, end, bytes, &mut packed)).unwrap();
+        (unpack(&packed).unwrap().iter().map(|entry| entry.request.0[0]).collect::<Vec<_>>(), next)
+    };
+    assert_eq!(read(0, 15, usize::MAX), (vec![1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5], 15));
+    assert_eq!(read(0, 15, 1), (vec![1], 1), "one batch at least");
+    assert_eq!(read(1, 15, 1), (vec![2, 2], 3));
+    assert_eq!(read(3, 6, usize::MAX), (vec![3, 3, 3], 6), "what came later is not read");
+    assert_eq!(read(15, 15, usize::MAX), (vec![], 15));
+    assert_eq!(read(15, 99, usize::MAX), (vec![], 15));
+}
+
+fn subjects_and_grants_come_by_the_page_and_of_one_tenant(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let garden: TenantId = "garden".parse().unwrap();
+    let of = |n: i64| if n % 3 == 0 { "garden".parse().unwrap() } else { tenant() };
+    write(&store, move |tx| {
+        for n in 1..=7 {
+            tx.insert_subject(&SubjectRow { tenant: of(n), ..subject(n) })?;
+            tx.insert_grant(&GrantRow { tenant: of(n), ..grant(n, 1) })?;
+        }
+        Ok(())
+    });
+    let subjects = |tenant: &TenantId, after, limit| {
+        let (rows, next) = store.read(|view| view.subjects_after(tenant, SubjectId(after), limit)).unwrap();
+        (rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>(), next.map(|id| id.0))
+    };
+    let grants = |tenant: &TenantId, after, limit| {
+        let (rows, next) = store.read(|view| view.grants_after(tenant, GrantId(after), limit)).unwrap();
+        (rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>(), next.map(|id| id.0))
+    };
+    for (tenant, after, limit, expected) in [
+        (&tenant(), i64::MIN, 4, (vec![1, 2, 4], Some(4))),
+        (&tenant(), 4, 4, (vec![5, 7], None)),
+        (&garden, i64::MIN, 2, (vec![], Some(2))),
+        (&garden, 2, 2, (vec![3], Some(4))),
+        (&garden, 7, 2, (vec![], None)),
+    ] {
+        assert_eq!(subjects(tenant, after, limit), expected);
+        assert_eq!(grants(tenant, after, limit), expected);
+    }
+}
+
+fn a_subjects_records_come_newest_first(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let of = |id: i64, subject: i64| RecordRow { subject: SubjectId(subject), ..record(id) };
+    write(&store, move |tx| (1..=6).try_for_each(|id| tx.insert_record(&of(id, id % 2))));
+    let ids = |before, limit| -> Vec<i64> {
+        let rows = store.read(|view| view.records_of(SubjectId(1), RecordId(before), limit)).unwrap();
+        rows.into_iter().map(|row| row.id.0).collect()
+    };
+    assert_eq!(ids(i64::MAX, 2), [5, 3]);
+    assert_eq!(ids(3, 2), [1]);
+    assert_eq!(ids(1, 2), [0_i64; 0]);
 }

@@ -183,6 +183,7 @@ crls = [\"certs/crl.pem\"]
 database = \"strongroom.db\"
 ledger = \"erasure.ledger\"
 keyring = \"keyring\"
+reserve = \"1MiB\"
 
 [root]
 key_file = \"root.key\"
@@ -264,6 +265,7 @@ const STEPS: &[(&str, &str)] = &[
         "echo SW123456789 | as_caller carrier-swift deliver --confirm",
     ),
     ("When it disappears, and why.", "as_caller shop-backend describe --token-file DIR/token.json"),
+    ("Who saw this customer.", "as_caller privacy-officer-office inquire who-saw --token-file DIR/token.json"),
     ("How the vault is.", "as_caller operator-oncall status"),
     (
         "A carrier is suspended at once. Letting it back in takes two people: the number printed is for the second.",

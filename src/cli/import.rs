@@ -240,8 +240,12 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::RevisionConflict
         | R::IdempotencyKeyReused
         | R::Unavailable
+        | R::RateLimited
+        | R::LockedOut
+        | R::DiskFull
         | R::Tampered
         | R::NotAHash
+        | R::NotAPeriod
         | R::AlreadyEnrolled
         | R::NotTwoPeople
         | R::ApprovalOver => false,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Resource, umask};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,13 +25,13 @@ use crate::config::Config;
 use crate::crypto::entropy::OsEntropy;
 use crate::crypto::locked::{self, Memory};
 use crate::crypto::root::{RootSource, same_device};
-use crate::domain::time::{Clock, SystemClock};
+use crate::domain::time::{Clock, SystemClock, Timestamp};
 use crate::rpc;
-use crate::rpc::listener::{Listener, Stop};
+use crate::rpc::listener::{Listener, ListenerConfig, Stop};
 use crate::rpc::trust::Trust;
 use crate::store::Store;
 use crate::telemetry;
-use crate::vault::{Confinement, Parts, RootStatus, Vault};
+use crate::vault::{Confinement, Parts, RootStatus, Vault, days};
 
 /// Serve the vault over mutual TLS until told to stop.
 #[derive(clap::Args)]
@@ -45,7 +46,8 @@ const HELP: &str = "\
 Prints `ready https://ADDRESS` once it serves; logs go where [log] says (stderr without it).
 
 Signals:
-  SIGHUP            reads certificates and revocation lists again; a bad set is refused and the old one stays
+  SIGHUP            opens the log file anew (after a rotation), and reads certificates and revocation lists again; a bad
+                    set is refused and the old one stays
   SIGTERM, SIGINT   takes no new calls, lets those in flight end (10 s at most), and ends
 
 A whole configuration (relative paths start at the file's folder):
@@ -66,6 +68,7 @@ A whole configuration (relative paths start at the file's folder):
   database = \"data/strongroom.db\"
   ledger = \"/other-disk/erasure.ledger\"    # better on another device than the database
   keyring = \"/other-disk/keyring\"          # keep copies: all lost = all data lost
+  reserve = \"64MiB\"                        # of disk, kept back so that erasing works when it is full; 0: none
 
   [root]
   passphrase_file = \"/run/secrets/root\"    # or key_file; on another device than the database,
@@ -78,6 +81,16 @@ A whole configuration (relative paths start at the file's folder):
 
   [process]
   sandbox = true                           # only the files, ports and system calls that serving takes
+
+  [metrics]                                # left out: none
+  address = \"127.0.0.1:9464\"             # Prometheus text at /metrics; other than loopback needs allow_remote = true
+
+  [limits.carrier]                         # of one caller of this role; each may be left out. The usual ones:
+  calls_per_second = 500                   #   50000 shop, 1000 warehouse, 500 carrier, 50 people; messages of streams count
+  burst = 2000                             #   100000, 4000, 2000, 500
+  connections = 64                         #   256, 64, 64, 16
+  refusals_per_minute = 300                #   12000, 600, 300, 120 of one certificate; past it, it is locked out:
+  misses_per_minute = 120                  #   1200, 120, 120, 60 tokens or serials that nobody has; 10 s, doubling
 
   [[tenant]]
   name = \"kitchenware\"
@@ -174,6 +187,8 @@ impl Signals {
 /// A server at work. Dropped without `stop`, it is told to end and not waited for.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
     pub vault: Vault,
     trust: Arc<Trust>,
     stop: Stop,
@@ -204,9 +219,11 @@ impl Running {
             root.warnings.extend(weaknesses);
             root.confinement = confinement;
         }
-        let listener = Listener::bind(&config.listener)
-            .map_err(|error| failed(&format!("cannot listen on {}", config.listener.address), &error))?;
-        let store = Store::open(&config.store, keyring, Arc::clone(&clock))
+        let door = ListenerConfig { limits: config.limits.clone(), ..config.listener };
+        let listener =
+            Listener::bind(&door).map_err(|error| failed(&format!("cannot listen on {}", door.address), &error))?;
+        let metrics = config.metrics.map(Metrics::bind).transpose()?;
+        let store = Store::open_reserving(&config.store, config.reserve, keyring, Arc::clone(&clock))
             .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
         let parts = Parts {
             store,
@@ -215,6 +232,7 @@ impl Running {
             clock,
             entropy: Arc::new(OsEntropy),
             root,
+            limits: config.limits,
         };
         let opened = runtime().map(|runtime| runtime.block_on(Vault::open(parts)));
         let vault = opened
@@ -225,18 +243,28 @@ impl Running {
                 "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
             );
         }
-        let mut running = Self { address: listener.local_addr(), vault, trust, stop: Stop::new(), threads: Vec::new() };
+        let mut running = Self {
+            address: listener.local_addr(),
+            metrics: metrics.as_ref().map(|metrics| metrics.address),
+            vault,
+            trust,
+            stop: Stop::new(),
+            threads: Vec::new(),
+        };
         let first =
             running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;
         running
-            .spawn(listener, first, config.sweep_interval)
+            .spawn(listener, metrics, first, config.sweep_interval)
             .map_err(|error| failed("cannot start a thread", &error))?;
         tracing::info!(address = %running.address, "serving");
         Ok(running)
     }
 
-    /// Reads certificates and revocation lists again; on any error the set in use stays.
+    /// Opens the log file anew, then reads certificates and revocation lists again; on any error what is in use stays.
     pub fn reload(&self) {
+        if let Err(error) = telemetry::reopen_log() {
+            tracing::error!(reason = told(&error), "the log goes on where it was");
+        }
         match self.trust.reload(SystemClock::new().now()) {
             Ok(generation) => tracing::info!(generation, "certificates and revocation lists were read again"),
             Err(error) => {
@@ -254,6 +282,10 @@ impl Running {
             let result = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the server panicked")));
             ended = ended.and(result);
         }
+        let told = runtime().map(|runtime| runtime.block_on(self.vault.tell_lock_outs()));
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::warn!("refusals past a lock-out were counted and could not be logged");
+        }
         tracing::info!("stopped");
         ended.map_err(|error| failed("the server ended badly", &error))
     }
@@ -268,11 +300,24 @@ impl Running {
         Ok(if more.more { Duration::ZERO } else { interval })
     }
 
-    fn spawn(&mut self, listener: Listener, first: Duration, sweep_interval: Duration) -> io::Result<()> {
+    fn spawn(
+        &mut self,
+        listener: Listener,
+        metrics: Option<Metrics>,
+        first: Duration,
+        sweep_interval: Duration,
+    ) -> io::Result<()> {
         let (vault, stop) = (self.vault.clone(), self.stop.clone());
         self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let routes = rpc::services(self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock));
+        if let Some(Metrics { socket, handle, .. }) = metrics {
+            let (vault, trust, clock, stop) =
+                (self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock), self.stop.clone());
+            let measure = Arc::new(move || measure(&vault, &trust, clock.now()));
+            self.thread("metrics", move || telemetry::metrics::serve(socket, handle, measure, &stop))?;
+        }
+        let watch: rpc::Watch = Arc::new(|| telemetry::log_warning().into_iter().collect());
+        let routes = rpc::services(self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock), watch);
         let (trust, stop) = (Arc::clone(&self.trust), self.stop.clone());
         self.thread("listener", move || listener.serve(trust, clock, routes, stop))
     }
@@ -312,6 +357,43 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.trigger();
     }
+}
+
+/// Metrics that nobody is served yet.
+struct Metrics {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    fn bind(address: SocketAddr) -> Result<Self, Failure> {
+        let bound = || {
+            let socket = std::net::TcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            Ok((socket.local_addr()?, socket))
+        };
+        let what = || format!("cannot serve metrics on {address}");
+        let (address, socket) = bound().map_err(|error: io::Error| failed(&what(), &error))?;
+        let handle = telemetry::metrics::install().map_err(|error| failed(&what(), &error))?;
+        Ok(Self { socket, address, handle })
+    }
+}
+
+/// Sets all gauges, before somebody looks.
+fn measure(vault: &Vault, trust: &Trust, now: Timestamp) {
+    if let Err(error) = vault.measure(now) {
+        tracing::warn!(reason = told(&error), "the store cannot be measured");
+    }
+    let (own, list) = trust.validities();
+    for (name, validity) in [("strongroom_server_certificate_days_left", own), ("strongroom_crl_days_left", list)] {
+        if let Some(validity) = validity {
+            days(name, None, validity.until, now);
+        }
+    }
+    let warnings =
+        trust.warnings(now).len() + vault.certificate_warnings(now) + usize::from(telemetry::log_warning().is_some());
+    metrics::gauge!("strongroom_warnings").set(u32::try_from(warnings).unwrap_or(u32::MAX));
 }
 
 fn runtime() -> io::Result<Runtime> {

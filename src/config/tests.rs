@@ -58,6 +58,32 @@ fn what_is_left_out_has_a_default() {
     assert_eq!((config.listener.address, config.sweep_interval), (DEFAULT_ADDRESS, DEFAULT_SWEEP));
     assert!(config.listener.workers >= 1 && config.sandbox);
     assert_eq!((config.log.level, config.log.format, config.log.file), (Level::Info, Format::Json, None));
+    assert_eq!((config.reserve, config.limits, config.metrics), (DEFAULT_RESERVE, Limits::default(), None));
+}
+
+#[test]
+fn a_limit_changes_what_it_names_of_its_role_and_nothing_else() {
+    let config = load(&format!("{GOOD}\n[limits.carrier]\nburst = 7\nmisses_per_minute = 9\n")).unwrap();
+    let usual = Limits::default().of(Role::Carrier);
+    let expected = crate::policy::limits::Limit { burst: 7, misses_per_minute: 9, ..usual };
+    assert_eq!(config.limits, Limits::default().with(Role::Carrier, expected));
+}
+
+#[test]
+fn a_reserve_is_read_in_its_units() {
+    for (text, bytes) in [("0", 0), ("1MiB", MIB), ("64 MiB", 64 * MIB), ("2GiB", 2048 * MIB)] {
+        let config = load(&GOOD.replace("keyring = 'keyring'", &format!("keyring = 'k'\nreserve = '{text}'"))).unwrap();
+        assert_eq!(config.reserve, bytes, "{text}");
+    }
+}
+
+#[test]
+fn metrics_are_served_to_other_machines_only_where_that_is_allowed() {
+    let with = |lines: &str| load(&format!("{GOOD}\n[metrics]\n{lines}\n"));
+    assert_eq!(with("address = '127.0.0.1:9464'").unwrap().metrics.unwrap().port(), 9464);
+    let refused = with("address = '0.0.0.0:9464'").unwrap_err().to_string();
+    assert!(refused.contains("metrics.address: is reachable from other machines"), "{refused}");
+    assert!(with("address = '0.0.0.0:9464'\nallow_remote = true").unwrap().metrics.is_some());
 }
 
 #[test]
@@ -94,6 +120,13 @@ fn every_mistake_is_named_with_its_line_key_and_reason() {
             29,
             "anchor.roles: is no role",
         ),
+        ("keyring = 'keyring'", "keyring = 'k'\nreserve = '64 MB'", 18, "data.reserve: is no size"),
+        ("keyring = 'keyring'", "keyring = 'k'\nreserve = '-1MiB'", 18, "data.reserve: is no size"),
+        ("keyring = 'keyring'", "keyring = 'k'\nreserve = '99999GiB'", 18, "data.reserve: is not between"),
+        ("[[carrier]]", "[limits.king]\nburst = 1\n[[carrier]]", 26, "limits: is no role"),
+        ("[[carrier]]", "[limits.shop]\nburst = 0\n[[carrier]]", 27, "limits.burst: is not between 1 and"),
+        ("[[carrier]]", "[limits.shop]\nspeed = 1\n[[carrier]]", 27, "unknown field `speed`"),
+        ("[[carrier]]", "[metrics]\naddress = 'here'\n[[carrier]]", 27, "metrics.address: is no IP address"),
         ("'[A-Z]{2}[0-9]{9}'", "'('", 28, "carrier.serial: a serial pattern must be"),
     ] {
         let shown = load(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();

@@ -104,7 +104,13 @@ impl Dek {
     /// What the audit log calls a subject on one day, of the subject's own DEK: when that dies, nobody can tell any more
     /// which entries were the subject's, nor which entries of different days belong together.
     pub fn audit_tag(&self, utc_day: i64) -> [u8; 16] {
-        self.0.derive_fleeting("strongroom/subject-tag").tag(&[&utc_day.to_be_bytes()])
+        self.audit_tags()(utc_day)
+    }
+
+    /// The tags of any number of days, for the price of one derivation.
+    pub fn audit_tags(&self) -> impl Fn(i64) -> [u8; 16] + use<> {
+        let key = self.0.derive_fleeting("strongroom/subject-tag");
+        move |utc_day| key.tag(&[&utc_day.to_be_bytes()])
     }
 }
 

@@ -23,6 +23,12 @@ pub enum Fault {
     NoSecretMemory = 26,
     /// Long-lived keys lie on the ordinary heap, and the root is not wiped.
     RootKept = 27,
+    /// No room is kept back on the disk.
+    NoReserve = 30,
+    /// Refusals past the lock-out are logged one by one.
+    LockOutUncounted = 31,
+    /// Nobody is ever locked out.
+    LockOutOff = 32,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -67,6 +73,9 @@ mod with_the_feature {
             "keys-unlocked" => Some(Fault::KeysUnlocked),
             "no-secret-memory" => Some(Fault::NoSecretMemory),
             "root-kept" => Some(Fault::RootKept),
+            "no-reserve" => Some(Fault::NoReserve),
+            "lock-out-uncounted" => Some(Fault::LockOutUncounted),
+            "lock-out-off" => Some(Fault::LockOutOff),
             _ => None,
         }
     }

@@ -148,6 +148,7 @@ async fn one(
     peer: Arc<Peer>,
     item: Result<proto::TokenizeStreamRequest, Status>,
 ) -> Result<tokenize_stream_response::Result, Status> {
+    door.pace(&peer).await;
     door.still_good(&peer)?;
     call.request = door.vault.new_request();
     let ask = wire::tokenize(item?.item.unwrap_or_default());

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::lock::ProcessLock;
 use super::tx::{Reads, Tx, View};
-use super::{StoreError, StorePaths};
+use super::{Flags, StoreError, StorePaths};
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::time::Clock;
@@ -39,7 +39,13 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) fn open(paths: &StorePaths, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        paths: &StorePaths,
+        reserve: u64,
+        keyring: Arc<Keyring>,
+        clock: Arc<dyn Clock>,
+        flags: Arc<Flags>,
+    ) -> Result<Self, StoreError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(StoreError::Refused(format!("SQLite {} is too old", rusqlite::version())));
         }
@@ -47,7 +53,7 @@ impl Sqlite {
         create_private(&paths.database)?;
         let mut connection = connect(&paths.database, false)?;
         migrate(&mut connection)?;
-        let writer = Writer::start(connection, paths, keyring, clock)?;
+        let writer = Writer::start(connection, paths, reserve, keyring, clock, flags)?;
         Ok(Self { paths: paths.clone(), writer, readers: Mutex::new(Vec::new()), _lock: lock })
     }
 
@@ -178,6 +184,10 @@ fn sql(statement: &'static str, source: rusqlite::Error) -> StoreError {
     }
     match source.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::DiskFull,
+        // The log's index in shared memory could not grow: a file on the same disk.
+        _ if source.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => {
+            StoreError::DiskFull
+        }
         Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Raced,
         _ => StoreError::Sql { statement, source: Arc::new(source) },
     }

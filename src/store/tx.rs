@@ -2,6 +2,7 @@
 //! here and nowhere else, so that a backend cannot forget it; row counts are checked.
 
 pub(crate) mod callers;
+pub(crate) mod inquiry;
 
 use std::ops::Deref;
 
@@ -29,7 +30,7 @@ pub(crate) struct Stamp {
 pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
-pub(crate) trait Reads: callers::CallerReads {
+pub(crate) trait Reads: callers::CallerReads + inquiry::InquiryReads {
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;

@@ -44,7 +44,7 @@ impl Vault {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
                 Found::Erased(tombstone) => {
                     self.truncate_log().await?;
-                    self.log(draft.clone().action(Action::Replay).done()).await?;
+                    self.log_as("erase", draft.clone().action(Action::Replay).done()).await?;
                     return Ok(erased_at(&tombstone));
                 }
                 Found::Live(loaded) => loaded,

@@ -85,12 +85,15 @@ impl Vault {
         subject: &SubjectRow,
         now: Timestamp,
     ) -> Result<SubjectTag, StoreError> {
+        Ok(SubjectTag(self.subject_key(view, subject)?.audit_tag(now.utc_day())))
+    }
+
+    pub(crate) fn subject_key(&self, view: &View<'_>, subject: &SubjectRow) -> Result<Dek, StoreError> {
         let dek = view.dek(subject.dek)?.filter(|dek| dek.record == RecordId(0));
         let dek = dek.ok_or(StoreError::Tampered { table: "dek" })?;
         let epoch = view.keyring().epoch(dek.epoch).ok_or(StoreError::Tampered { table: "dek" })?;
         let wrapped = WrappedDek::from_bytes(dek.wrapped);
-        let key = unwrap(epoch, &subject.wrap_slot(dek.epoch), &wrapped).map_err(unopened("dek"))?;
-        Ok(SubjectTag(key.audit_tag(now.utc_day())))
+        unwrap(epoch, &subject.wrap_slot(dek.epoch), &wrapped).map_err(unopened("dek"))
     }
 }
 
@@ -146,7 +149,7 @@ impl Loaded {
     }
 }
 
-/// Proof that an audit entry is on disk; only `Vault::log_read` makes one.
+/// Proof that an audit entry is on disk; only `Vault::log_read` and its twin for threads make one.
 #[must_use]
 pub(crate) struct Receipt {
     _logged: (),
@@ -173,6 +176,14 @@ impl Vault {
         F: Fn(&mut crate::store::Tx<'_>) -> Result<bool, StoreError> + Send + 'static,
     {
         Ok(self.store().run(name, write).await?.then_some(Receipt { _logged: () }))
+    }
+
+    /// `log_read` for plain threads.
+    pub(crate) fn log_read_blocking<F>(&self, name: &'static str, write: F) -> Result<Option<Receipt>, Error>
+    where
+        F: Fn(&mut crate::store::Tx<'_>) -> Result<bool, StoreError> + Send + 'static,
+    {
+        Ok(self.store().run_blocking(name, write)?.then_some(Receipt { _logged: () }))
     }
 }
 

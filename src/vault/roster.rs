@@ -122,6 +122,12 @@ impl Vault {
         self.inner.roster.seen.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }
 
+    /// Whoever was seen since the start, and until when its certificate is good.
+    pub(crate) fn certificates_seen(&self) -> Vec<(CallerId, Timestamp)> {
+        let seen = self.inner.roster.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(id, until)| (id.clone(), *until)).collect()
+    }
+
     /// What an operator of the tenant should know of its callers. `now` is the clock that certificates go by.
     pub fn caller_warnings(&self, tenant: &TenantId, now: Timestamp) -> Vec<String> {
         let seen = self.inner.roster.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,6 +137,11 @@ impl Vault {
             format!("the certificate of {id} has {days} days left")
         })
         .collect()
+    }
+
+    /// How many callers, of all tenants, have a certificate that runs out soon.
+    pub fn certificate_warnings(&self, now: Timestamp) -> usize {
+        self.certificates_seen().iter().filter(|(_, until)| until.since(now) < SOON).count()
     }
 
     /// Whether anybody at all may come in.

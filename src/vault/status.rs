@@ -6,6 +6,7 @@ use crate::audit::entry::Action;
 use crate::crypto::locked::{self, Memory};
 use crate::domain::id::{Epoch, Generation};
 use crate::domain::time::{HOUR, Timestamp};
+use crate::store::reserve::ReserveState;
 use crate::store::rows::Counts;
 
 /// Where the root key comes from, what confines the process that holds keys, and what is wrong with either.
@@ -52,7 +53,7 @@ impl Vault {
     pub async fn status(&self, call: &Call) -> Result<Status, Error> {
         // A store that takes no entries any more must still say why; there is nothing about anyone in it.
         if self.store().poisoned().is_none() {
-            self.log(Draft::of(call, Action::Status, self.now()).done()).await?;
+            self.log_as("status", Draft::of(call, Action::Status, self.now()).done()).await?;
         }
         let now = self.now();
         let mark = self.inner.mark.at();
@@ -73,6 +74,13 @@ impl Vault {
         if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
             warnings.push("the sweeper is more than an hour behind".to_owned());
         }
+        if self.store().reserve() == ReserveState::Released {
+            warnings.push(format!(
+                "the disk is full: only what takes away is done, out of the reserve; it is over when {} bytes are free",
+                self.store().reserve_bytes()
+            ));
+        }
+        warnings.extend(self.lock_out_warnings(&call.caller.tenant));
         let policy = self.inner.parts.policies.get(&call.caller.tenant);
         Ok(Status {
             now,
@@ -94,7 +102,7 @@ impl Vault {
 
     /// An operator vouches for the wall clock; destruction goes by it from now on.
     pub async fn confirm_clock(&self, call: &Call) -> Result<Timestamp, Error> {
-        self.log(Draft::of(call, Action::ConfirmClock, self.now()).done()).await?;
+        self.log_as("confirm_clock", Draft::of(call, Action::ConfirmClock, self.now()).done()).await?;
         let mark = self.inner.mark.confirm(self.clock());
         self.store().run("confirm_clock", self.inner.mark.saver()).await?;
         Ok(mark)

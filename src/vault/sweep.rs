@@ -14,9 +14,9 @@ use crate::domain::id::RecordId;
 use crate::domain::time::{MINUTE, Timestamp};
 use crate::domain::vocabulary::EraseReason;
 use crate::policy::retention;
-use crate::store::Tx;
 use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
+use crate::store::{StoreError, Tx};
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
 const CHUNK: usize = 20;
@@ -61,6 +61,7 @@ impl Vault {
             }
         }
         let destroyed = self.destroy_all(due, mark).await?;
+        metrics::counter!("strongroom_swept_total").increment(destroyed as u64);
         let expired_a_chunk = self.expire(mark).await?;
         // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
         // Without progress there is nothing to hurry for.
@@ -179,7 +180,7 @@ impl Vault {
         }
         let Some(tenant) = self.inner.parts.policies.keys().next().cloned() else { return Ok(()) };
         let draft = Draft::by_vault(&tenant, self.new_request(), Action::Tamper, self.now());
-        self.log(draft.refused(RefusalCode::Tampered)).await
+        self.log_as("sweep", draft.refused(RefusalCode::Tampered)).await
     }
 
     async fn save_mark(&self, mark: Timestamp) -> Result<(), Error> {
@@ -187,7 +188,11 @@ impl Vault {
         if saved.is_some_and(|saved| mark.since(saved) < SAVE) {
             return Ok(());
         }
-        self.store().run("save_mark", self.inner.mark.saver()).await?;
+        match self.store().run("save_mark", self.inner.mark.saver()).await {
+            // An older mark destroys later; what is due by this one must not wait for room to save it.
+            Err(StoreError::DiskFull) => return Ok(()),
+            saved => saved?,
+        }
         if let Ok(mut saved) = self.inner.sweeper.saved.lock() {
             *saved = Some(mark);
         }

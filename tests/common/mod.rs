@@ -13,6 +13,7 @@ use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::{DAY, SimulatedClock, SystemClock, Timestamp};
+use strongroom::policy::limits::Limits;
 use strongroom::rpc::client::{ClientFiles, connect};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::field_value::Value;
@@ -45,6 +46,8 @@ impl House {
         let data = dir.path().join("data");
         let mut config = dev::prepare(&data, Some(free), &SystemClock::new(), &OsEntropy).unwrap();
         config.listener.workers = 2;
+        // The tests do in a moment what callers do in a day, and wrong on purpose; those of the limits set their own.
+        config.limits = Limits::out_of_reach();
         // The tests sweep when their story says so.
         config.sweep_interval = Duration::from_secs(3_600);
         let clock = SimulatedClock::starting_at(START);

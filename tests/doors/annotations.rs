@@ -58,6 +58,24 @@ const NO_PII: &[&str] = &[
     "StatusResponse.root_source",
     "StatusResponse.version",
     "StatusResponse.warnings",
+    "AuditEntry.about_certificate",
+    "AuditEntry.about_name",
+    "AuditEntry.action",
+    "AuditEntry.certificate",
+    "AuditEntry.name",
+    "AuditEntry.refusal",
+    "AuditEntry.request_id",
+    "AuditEntry.words",
+    "ExplainRequest.request_id",
+    "RefusalGroup.action",
+    "RefusalGroup.last_request_id",
+    "RefusalGroup.name",
+    "RefusalGroup.refusal",
+    "RefusalGroup.why",
+    "SeenByRequest.certificate",
+    "SeenByRequest.name",
+    "UnusedGrant.carrier",
+    "UnusedGrant.grant_id",
 ];
 
 /// One RPC as annotated.
@@ -241,6 +259,9 @@ const PRINTED: &[Printed] = printed![
     ListCallersRequest ListCallersResponse PendingApproval
     Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
     ApproveRequest ApproveResponse RejectRequest RejectResponse
+    AuditEntry FieldOutcome WhoSawRequest WhoSawResponse SeenByRequest SeenByResponse SubjectSeen SeenSummary FieldSeen
+    RefusalsRequest RefusalsResponse RefusalGroup UnusedGrantsRequest UnusedGrantsResponse UnusedGrant
+    ExplainRequest ExplainResponse
 ];
 
 fn canary() -> String {

@@ -13,10 +13,12 @@ use crate::served::Served;
 /// What may stand on a command line, where every user of a machine can read it, besides the names of files and folders.
 pub const ALLOWED: &[&str] = &[
     "--at TIME",
+    "--began-before TIME",
     "--carrier NAME",
     // A certificate's or a key's hash says nothing of a person.
     "--certificate-hash HEX",
     "--class CLASS",
+    "--day DATE",
     "--days DAYS",
     "--fields FIELDS",
     "--idempotency-key KEY",
@@ -35,16 +37,18 @@ pub const ALLOWED: &[&str] = &[
     "--role ROLE",
     "--seed N",
     "--server URL",
+    "--since TIME",
     "--skip-field FIELD",
     "--tenant TENANT",
     "--trust-domain TRUST_DOMAIN",
+    "--until TIME",
     // The path of a certificate.
     "CERTIFICATE",
     "EVENT",
     // A grant's number says nothing of a person.
     "GRANT",
     "HOSTS",
-    // An approval's.
+    // An approval's or a request's.
     "NUMBER",
     // A path.
     "ORDERS.jsonl",
@@ -122,10 +126,40 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.silent_command("operator-oncall", &["status"], "");
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
     callers(served);
+    inquiries(served, &token_file, &strange);
     let config = served.data().join("config.toml");
     served.silent_command(shop, &["audit", "verify", "--config", config.to_str().unwrap()], "");
     served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);
     served.refused_command(shop, &["erase", "--reason", "subject_request"], &strange);
+}
+
+/// The officer's questions; `seen-by` is the one that tells tokens.
+fn inquiries(served: &mut Served, token_file: &str, strange: &str) {
+    let (officer, auditor) = ("privacy-officer-office", "auditor-office");
+    let saw = served.silent_command(officer, &["inquire", "who-saw", "--token-file", token_file, "--json"], "");
+    assert!(saw.contains("privacy-officer/office"), "{saw}");
+    served.silent_command(
+        officer,
+        &["inquire", "who-saw", "--everything"],
+        &std::fs::read_to_string(token_file).unwrap(),
+    );
+    served.refused_command(officer, &["inquire", "who-saw"], strange);
+    served.refused_command(auditor, &["inquire", "who-saw", "--token-file", token_file], "");
+    let since = ["--since", "2026-01-01T00:00:00Z"];
+    let by = ["inquire", "seen-by", "--role", "privacy-officer", "--name", "office"];
+    for shape in [&[][..], &["--json"]] {
+        let told = served.done_command(officer, &[&by, since.as_slice(), shape].concat(), "");
+        assert!(told.contains("srt1"), "{told}");
+        served.told_tokens.push(("standard output of inquire seen-by".to_owned(), told.into_bytes()));
+    }
+    served.refused_command(auditor, &[by.as_slice(), &since].concat(), "");
+    let refused =
+        served.silent_command(auditor, &[&["inquire", "refusals"], since.as_slice(), &["--json"]].concat(), "");
+    let refused: Value = serde_json::from_str(refused.lines().next().unwrap()).unwrap();
+    served.silent_command(auditor, &["inquire", "explain", refused["last_request"].as_str().unwrap()], "");
+    served.refused_command(auditor, &["inquire", "explain", "none"], "");
+    served.silent_command(auditor, &["inquire", "unused-grants"], "");
+    served.refused_command("operator-oncall", &["inquire", "unused-grants"], "");
 }
 
 /// A carrier is suspended and let back in by two people.

@@ -16,7 +16,7 @@ use strongroom::rpc::proto::{
     BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS, DescribeRequest,
     DetokenizeRequest, EraseReason, EraseRequest, EventKind, Field, FieldValue, GetDeliveryRequest,
     GrantShipmentRequest, Outcome, Purpose, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest,
-    TokenizeStreamRequest, tokenize_stream_response,
+    TokenizeStreamRequest, WhoSawRequest, tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -311,6 +311,11 @@ impl Shop {
             assert!(reply.fields.iter().all(|field| field.outcome() == Outcome::Granted && field.value.is_some()));
             let page = BatchDetokenizeRequest { tokens: vec![token.clone()], fields, purpose };
             served.run(office.batch_detokenize(page)).unwrap();
+            let asked = WhoSawRequest { token: token.clone(), since: None, until: None, everything: true };
+            let path = "/strongroom.v1.InquiryService/WhoSaw";
+            let saw = raw::call(served.channel("privacy-officer-office"), path, Request::new(asked.encode_to_vec()));
+            let saw = served.run(saw).unwrap();
+            served.heard.push(("who saw a subject".to_owned(), saw.concat()));
             let described = served.run(self.tokens.describe(DescribeRequest { token })).unwrap().into_inner();
             served.heard.push(("a description".to_owned(), described.encode_to_vec()));
         }

@@ -244,6 +244,7 @@ impl Story {
             clock,
             entropy: Arc::new(SeededEntropy::new(7)),
             root: RootStatus::default(),
+            limits: strongroom::policy::limits::Limits::default(),
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

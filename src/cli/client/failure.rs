@@ -50,7 +50,9 @@ impl Failure {
     pub fn of_reason(reason: ErrorReason, field: &str) -> Self {
         let place = if field.is_empty() { String::new() } else { format!(" (field {})", plain_name(field)) };
         let message = format!("refused: {}{place}: {}", reason_name(reason), advice(reason));
-        if reason == ErrorReason::Unavailable { Self::unreachable(message) } else { Self::refused(message) }
+        use ErrorReason::{DiskFull, LockedOut, RateLimited, Unavailable};
+        let is_only_for_now = matches!(reason, Unavailable | DiskFull | LockedOut | RateLimited);
+        if is_only_for_now { Self::unreachable(message) } else { Self::refused(message) }
     }
 }
 
@@ -182,11 +184,17 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::IdempotencyKeyReused => "the idempotency key belongs to a different request; use a fresh one",
         R::Unavailable => "try again soon, with the same --idempotency-key if you gave one",
         R::Tampered => "stored data failed its authentication; the operator has been told",
-        R::NotAHash => "give a SHA-256 hash, or an approval's number, in hexadecimal digits",
+        R::NotAHash => "give a SHA-256 hash, or a request's or an approval's number, in hexadecimal digits",
+        R::NotAPeriod => "give a time to begin with; the end, if any, comes after it",
         R::AlreadyEnrolled => "the identity is enrolled otherwise or suspended; see `strongroom callers list`",
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
         }
+        R::RateLimited => "this caller makes more calls than it may; slow down",
+        R::LockedOut => {
+            "this certificate was refused too often; try again in a minute, and mend what was refused before: each time lasts longer"
+        }
+        R::DiskFull => "the vault's disk is full, and its operator is warned; erasing and revoking still work",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }
@@ -230,6 +238,7 @@ mod tests {
     #[test]
     fn exit_codes_tell_refused_from_unreachable() {
         assert_eq!(Failure::of_reason(ErrorReason::Unavailable, "").code, 4);
+        assert_eq!(Failure::of_reason(ErrorReason::LockedOut, "").code, 4);
         assert_eq!(Failure::of_reason(ErrorReason::NotFound, "").code, 3);
         assert_eq!(Failure::from(Status::unavailable("")).code, 4);
         assert_eq!(Failure::from(ConnectError::Endpoint).code, 2);

@@ -74,8 +74,10 @@ pub(super) fn needs(config: &Config) -> Needs {
         RootSource::KeyFile { path } | RootSource::PassphraseFile { path } => [path.clone()],
     });
     let written = [&config.store.database, &config.store.ledger, &config.keyring];
-    let write = written.into_iter().flat_map(|path| folders(path)).collect();
-    Needs { read, write, bind: vec![config.listener.address.port()], connect: Vec::new() }
+    // A log that was rotated away is made anew under its name.
+    let write = written.into_iter().chain(&config.log.file).flat_map(|path| folders(path)).collect();
+    let bind = [config.listener.address].into_iter().chain(config.metrics).map(|address| address.port()).collect();
+    Needs { read, write, bind, connect: Vec::new() }
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {

@@ -2,6 +2,7 @@
 //! is named without its value.
 
 mod callers;
+mod inquiry;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 

@@ -1,12 +1,15 @@
 //! The writer thread: group commit. INVARIANT: an answer is sent only after the commit that holds its work, its audit entries
 //! and its head of the audit tree is on disk, and after the erasure ledger's lines are; if a commit fails, every later
-//! one is refused until a restart has recovered, for what the disk then holds is unknown.
+//! one is refused until a restart has recovered, for what the disk then holds is unknown. Two failures leave the disk as it was
+//! and are answered as what they are: it is full (`store::reserve` tells who may still write), or another process holds the
+//! database's write lock.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::read::Reader;
@@ -17,15 +20,21 @@ use crate::audit::verify::Batch;
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::time::Clock;
+use crate::domain::time::SECOND;
 use crate::store::ids::Ids;
 use crate::store::ledger::{Ledger, LedgerEntry};
+use crate::store::reserve::{Reserve, ReserveState, TAKES_AWAY};
 use crate::store::tx::{Tx, Writes as _, stamp};
-use crate::store::{HeadStamp, StoreError, StorePaths, rows::MetaRow};
+use crate::store::{Flags, HeadStamp, StoreError, StorePaths, rows::MetaRow};
 
 /// How many closures one commit may hold.
 const GROUP: usize = 512;
 /// How many may wait; past it the store answers at once that it cannot.
 const QUEUE: usize = 8_192;
+/// How often, and how far apart, a commit is begun while another process holds the write lock. Two such waits, one in the queue
+/// and one's own, are within the second in which a refusal is promised.
+const BEGINS: usize = 80;
+const BEGIN_AGAIN: Duration = Duration::from_millis(5);
 
 enum Job {
     Work(Box<dyn Work>),
@@ -35,8 +44,8 @@ enum Job {
 /// A closure with the place its answer goes to.
 trait Work: Send {
     fn name(&self) -> &'static str;
-    /// Runs the closure and keeps its answer; `true` when its effects should stand.
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Runs the closure and keeps its answer; its effects should stand unless it failed.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     /// Sends the answer kept, or the reason why nothing of it stands.
     fn answer(&mut self, failed: Option<&StoreError>);
 }
@@ -57,9 +66,9 @@ where
         self.name
     }
 
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let answer = (self.work)(tx);
-        let stands = answer.is_ok();
+        let stands = answer.as_ref().map(drop).map_err(Clone::clone);
         self.answer = Some(answer);
         stands
     }
@@ -87,10 +96,13 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         paths: &StorePaths,
+        reserve: u64,
         keyring: Arc<Keyring>,
         clock: Arc<dyn Clock>,
+        flags: Arc<Flags>,
     ) -> Result<Self, StoreError> {
         let ledger = Ledger::open(&paths.ledger, &keyring)?;
+        let reserve = Reserve::open(paths, reserve)?;
         let poison = Arc::new(OnceLock::new());
         let (frontier, bound, fresh) = recover(&connection, &keyring, &ledger)?;
         let ids = Arc::new(Ids::from(bound));
@@ -103,13 +115,23 @@ impl Writer {
             clock,
             poison: Arc::clone(&poison),
             ids: Arc::clone(&ids),
+            reserve,
+            flags,
             truncate_owed: false,
         };
         if fresh {
             state.put_meta("ledger_applied", 0_i64.to_le_bytes().to_vec())?;
         }
         // An empty commit reserves the first ids, and shows that the disk takes writes.
-        state.try_commit(&mut [])?;
+        match state.try_commit(&mut []) {
+            // On a full disk a restarted store must still be able to erase.
+            Err(StoreError::DiskFull) if state.reserve.release() => {
+                let _ = state.batch("rollback", "-- rollback\nROLLBACK");
+                state.try_commit(&mut [])?;
+            }
+            committed => drop(committed?),
+        }
+        state.flags.reserve(state.reserve.state());
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || state.serve(&queue))
@@ -186,6 +208,8 @@ struct State {
     clock: Arc<dyn Clock>,
     poison: Arc<OnceLock<String>>,
     ids: Arc<Ids>,
+    reserve: Reserve,
+    flags: Arc<Flags>,
     /// An erasure was committed while a reader held the log; it is truncated as soon as that goes.
     truncate_owed: bool,
 }
@@ -227,11 +251,25 @@ impl State {
         let _ = self.truncate();
     }
 
-    fn commit(&mut self, works: &mut [Box<dyn Work>]) {
-        if planted(Fault::EarlyAcknowledgement) {
-            return self.commit_early(works);
+    fn commit(&mut self, works: &mut Vec<Box<dyn Work>>) {
+        self.reserve.restore();
+        if self.reserve.state() == ReserveState::Released {
+            refuse_but_taking_away(works);
+            if works.is_empty() {
+                return self.flags.reserve(ReserveState::Released);
+            }
         }
-        match self.try_commit(works) {
+        let started = self.clock.boot();
+        let mut committed = self.try_commit(works);
+        if matches!(committed, Err(StoreError::DiskFull)) {
+            let _ = self.batch("rollback", "-- rollback\nROLLBACK");
+            if works.iter().any(|work| takes_away(work.as_ref())) && self.reserve.release() {
+                refuse_but_taking_away(works);
+                committed = self.try_commit(works);
+            }
+        }
+        self.flags.reserve(self.reserve.state());
+        match committed {
             Ok(erased) => {
                 if erased {
                     // An erasure is acknowledged once the log no longer holds what it deleted.
@@ -239,10 +277,13 @@ impl State {
                     let _ = self.truncate();
                 }
                 works.iter_mut().for_each(|work| work.answer(None));
+                metrics::histogram!("strongroom_commit_seconds").record(seconds(self.clock.boot() - started));
+                metrics::histogram!("strongroom_commit_transactions").record(count(works.len()));
             }
             Err(error) => {
                 let _ = self.batch("rollback", "-- rollback\nROLLBACK");
-                if !matches!(error, StoreError::DiskFull) {
+                metrics::counter!("strongroom_commits_failed_total").increment(1);
+                if !matches!(error, StoreError::DiskFull | StoreError::Busy) {
                     tracing::error!(error = %error, "a commit failed; the store refuses until it is restarted");
                     let _ = self.poison.set(error.to_string());
                 }
@@ -251,26 +292,20 @@ impl State {
         }
     }
 
-    /// The planted fault: answers first, commits later.
-    fn commit_early(&mut self, works: &mut [Box<dyn Work>]) {
-        let _ = self.batch("begin", "-- begin\nBEGIN IMMEDIATE");
-        let mut appended = Appended::default();
-        works.iter_mut().for_each(|work| self.savepoint(work.as_mut(), &mut appended).unwrap_or(()));
-        works.iter_mut().for_each(|work| work.answer(None));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        let _ = self.append(&appended).and_then(|_| self.batch("commit", "-- commit\nCOMMIT"));
-    }
-
     /// Runs and commits all; `true` when something was erased.
     fn try_commit(&mut self, works: &mut [Box<dyn Work>]) -> Result<bool, StoreError> {
         if let Some(why) = self.poison.get() {
             return Err(StoreError::Poisoned(why.clone()));
         }
         let before = self.frontier.clone();
-        self.batch("begin", "-- begin\nBEGIN IMMEDIATE")?;
+        self.begin()?;
         let mut appended = Appended::default();
         for work in works.iter_mut() {
             self.savepoint(work.as_mut(), &mut appended)?;
+        }
+        if planted(Fault::EarlyAcknowledgement) {
+            works.iter_mut().for_each(|work| work.answer(None));
+            std::thread::sleep(Duration::from_millis(20));
         }
         let bound = self.ids.wanted();
         let committed = self
@@ -284,7 +319,23 @@ impl State {
         if let Some(bound) = bound {
             self.ids.reserved(bound);
         }
+        metrics::counter!("strongroom_audit_entries_total").increment(appended.entries.len() as u64);
+        appended.entries.iter().for_each(|entry| self.flags.committed(entry));
         Ok(!appended.ledger.is_empty())
+    }
+
+    /// Begins a transaction. One that finds the write lock taken (by a backup, a person at a prompt) has written nothing: it is
+    /// tried again for a while and then is no more than busy. The connection's own waiting stays off, for a checkpoint's sake.
+    fn begin(&self) -> Result<(), StoreError> {
+        for _ in 0..BEGINS {
+            match self.batch("begin", "-- begin\nBEGIN IMMEDIATE") {
+                Err(StoreError::Sql { source, .. }) if source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    std::thread::sleep(BEGIN_AGAIN);
+                }
+                begun => return begun,
+            }
+        }
+        Err(StoreError::Busy)
     }
 
     /// Runs one closure; if it fails, nothing of it remains and its neighbours are not touched.
@@ -293,11 +344,14 @@ impl State {
         let rows = Reader { connection: &self.connection };
         let mut tx = Tx::new(&rows, &rows, &self.keyring);
         let started = self.clock.boot();
-        if work.run(&mut tx) {
-            appended.entries.append(&mut tx.entries);
-            appended.ledger.append(&mut tx.ledger);
-        } else {
-            self.batch("rollback_closure", "-- rollback_closure\nROLLBACK TO closure")?;
+        match work.run(&mut tx) {
+            Ok(()) => {
+                appended.entries.append(&mut tx.entries);
+                appended.ledger.append(&mut tx.ledger);
+            }
+            // SQLite may have rolled everything back, savepoints included.
+            Err(StoreError::DiskFull) => return Err(StoreError::DiskFull),
+            Err(_) => self.batch("rollback_closure", "-- rollback_closure\nROLLBACK TO closure")?,
         }
         self.batch("release_closure", "-- release_closure\nRELEASE closure")?;
         let micros = self.clock.boot() - started;
@@ -333,20 +387,52 @@ impl State {
             self.truncate_owed = false;
             return Ok(true);
         }
+        let mut busy = self.checkpoint();
+        // What was erased leaves the log though the database file must grow for it.
+        if matches!(busy, Err(StoreError::DiskFull)) && self.reserve.release() {
+            busy = self.checkpoint();
+        }
+        self.flags.reserve(self.reserve.state());
+        self.truncate_owed = busy?;
+        Ok(!self.truncate_owed)
+    }
+
+    /// `true`: a reader held the log.
+    fn checkpoint(&self) -> Result<bool, StoreError> {
         let text = "-- truncate_log\nPRAGMA wal_checkpoint(TRUNCATE)";
-        let busy: i64 = self
-            .connection
-            .prepare_cached(text)
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(|source| sql("truncate_log", source))?;
-        self.truncate_owed = busy != 0;
-        Ok(busy == 0)
+        let busy = |text| self.connection.prepare_cached(text)?.query_row([], |row| row.get::<_, i64>(0));
+        busy(text).map(|busy| busy != 0).map_err(|source| sql("truncate_log", source))
     }
 
     fn batch(&self, name: &'static str, text: &str) -> Result<(), StoreError> {
         let run = |text: &str| self.connection.prepare_cached(text)?.execute([]);
         run(text).map(drop).map_err(|source| sql(name, source))
     }
+}
+
+fn takes_away(work: &dyn Work) -> bool {
+    TAKES_AWAY.contains(&work.name())
+}
+
+/// Answers all others that the disk is full.
+fn refuse_but_taking_away(works: &mut Vec<Box<dyn Work>>) {
+    works.retain_mut(|work| {
+        let stays = takes_away(work.as_ref());
+        if !stays {
+            work.answer(Some(&StoreError::DiskFull));
+        }
+        stays
+    });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / SECOND as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric")]
+fn count(things: usize) -> f64 {
+    things as f64
 }
 
 /// Checks that what the database remembers of the log and the ledger agrees with what they are; answers the log's frontier
