@@ -1,6 +1,8 @@
 //! What this process keeps from its neighbours. INVARIANT: no key and no personal data is in memory before `harden` ran: no
 //! core is written, nobody of the same user can attach a debugger, and pages may be locked as far as the machine allows.
 
+use std::time::Duration;
+
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, set_dumpable_behavior, setrlimit,
 };
@@ -27,7 +29,13 @@ pub(super) fn leaves_no_core() -> bool {
     none && dumpable_behavior().is_ok_and(|behavior| behavior == DumpableBehavior::NotDumpable)
 }
 
-/// How many threads this process has.
-pub(super) fn threads() -> Option<usize> {
-    std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+/// Whether this process has one thread. One that was joined is a moment longer among the kernel's.
+pub(super) fn is_alone() -> bool {
+    let alone = || std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    (0..100).any(|_| {
+        alone() || {
+            std::thread::sleep(Duration::from_millis(2));
+            false
+        }
+    })
 }

@@ -47,6 +47,9 @@ pub enum Kind {
 
 const NOBODY: u32 = 65_534;
 
+/// For a shell: cores as large as the machine lets a process write.
+pub const CORES_ALLOWED: &str = "ulimit -c $(ulimit -Hc);";
+
 /// Whether a user without privileges reaches the binary at all.
 pub fn nobody_runs_it() -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
@@ -88,8 +91,9 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let mut command = Command::new("sh");
-        let exec = if kind == Kind::Poor { "ulimit -l 0; exec \"$@\"" } else { "exec \"$@\"" };
-        command.args(["-c", exec, "sh", env!("CARGO_BIN_EXE_strongroom")]);
+        let lock = if kind == Kind::Poor { "ulimit -l 0; " } else { "" };
+        let exec = format!("{lock}{CORES_ALLOWED} exec \"$@\"");
+        command.args(["-c", &exec, "sh", env!("CARGO_BIN_EXE_strongroom")]);
         if kind == Kind::Dev {
             command.args(["dev", "--listen", "127.0.0.1:0", "--dir"]).arg(&data);
         } else {

@@ -94,7 +94,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 
 /// Puts this thread, and all that it will start, into the sandbox. Errors: the kernel has a sandbox and refuses this one.
 pub(super) fn confine(needs: &Needs) -> Result<Confinement, Failure> {
-    if process::threads() != Some(1) {
+    if !process::is_alone() {
         return Err(Failure::local("cannot confine the server: a thread runs already and would stay outside"));
     }
     confine_thread(needs)
