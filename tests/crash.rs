@@ -13,6 +13,7 @@ mod common;
 mod clients;
 #[path = "crash/record.rs"]
 mod record;
+#[allow(dead_code, reason = "every suite uses its part")]
 #[path = "crash/server.rs"]
 mod server;
 

@@ -272,6 +272,9 @@ impl Running {
             .spawn(listener, metrics, first, config.sweep_interval)
             .map_err(|error| failed("cannot start a thread", &error))?;
         tracing::info!(address = %running.address, "serving");
+        if let Some(address) = running.metrics {
+            tracing::info!(%address, "serving metrics");
+        }
         Ok(running)
     }
 

@@ -86,6 +86,10 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.endpoint.strip_prefix("https://").unwrap().parse().unwrap()
     }
