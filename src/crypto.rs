@@ -13,5 +13,6 @@ pub mod page;
 pub mod root;
 pub mod signer;
 pub mod slot;
+pub mod state;
 
 pub use error::CryptoError;

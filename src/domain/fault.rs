@@ -17,6 +17,8 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// The digest of the store's state does not look at what the rows say.
+    StateBlind = 10,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +60,7 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "state-blind" => Some(Fault::StateBlind),
             _ => None,
         }
     }
