@@ -1,6 +1,8 @@
 //! The server's configuration: `RawConfig` is what the file says, `Config` what it means. INVARIANT: a `Config` is whole and
 //! free of contradictions, or the file is refused with line, key and reason; secrets are named by path, never written inline.
 
+mod audit;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -13,6 +15,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::audit::checkpoint::BadLogName;
 use crate::crypto::root::RootSource;
 use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
@@ -22,6 +25,8 @@ use crate::rpc::listener::ListenerConfig;
 use crate::rpc::trust::{AnchorFile, TrustFiles};
 use crate::store::StorePaths;
 use crate::telemetry::{Format, Level, LogConfig};
+
+pub use audit::AuditConfig;
 
 /// All that a server needs to start.
 #[derive(Clone, Debug)]
@@ -38,6 +43,7 @@ pub struct Config {
     pub log: LogConfig,
     /// How often the sweeper looks for records that are due.
     pub sweep_interval: Duration,
+    pub audit: AuditConfig,
 }
 
 /// Why a configuration is refused, and where.
@@ -94,6 +100,10 @@ pub enum Reason {
              auditor, key-admin"
     )]
     NotARole,
+    #[error(transparent)]
+    LogName(#[from] BadLogName),
+    #[error("is no http:// or https:// address")]
+    NotAUrl,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
     #[error("is no policy of this build; there is: builtin:kitchenware")]
@@ -116,6 +126,8 @@ struct RawConfig {
     root: Spanned<RawRoot>,
     #[serde(default)]
     log: RawLog,
+    #[serde(default)]
+    audit: audit::RawAudit,
     tenant: Vec<RawTenant>,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
@@ -213,6 +225,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         .map_err(|error| (error.span().unwrap_or(0..0), "", Reason::Shape(error.message().to_owned())))?;
     let path = |path: PathBuf| folder.join(path);
     let allow_same_device = raw.root.get_ref().allow_same_device;
+    let audit = audit::audit(&raw.audit, raw.trust_domain.get_ref(), folder)?;
     Ok(Config {
         listener: listener(&raw.listen)?,
         trust: TrustFiles {
@@ -231,6 +244,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         serial_patterns: serial_patterns(&raw.carrier)?,
         log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
         sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
+        audit,
     })
 }
 

@@ -2,6 +2,7 @@
 //! found its role among those the protocol's annotations name for that RPC.
 
 mod approval_service;
+mod audit_service;
 mod caller_service;
 pub mod client;
 mod delivery_service;
@@ -26,6 +27,7 @@ use crate::vault::Vault;
 use door::Door;
 use guard::Guarded;
 use proto::approval_service_server::ApprovalServiceServer;
+use proto::audit_service_server::AuditServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
@@ -48,6 +50,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
     let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
+    let audit = AuditServiceServer::new(audit_service::Audit::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -56,5 +59,6 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(audit.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

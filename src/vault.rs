@@ -13,6 +13,7 @@ mod enrol;
 mod erase;
 mod error;
 mod loaded;
+mod log;
 mod mark;
 mod once;
 mod report_event;
@@ -23,7 +24,7 @@ mod sweep;
 mod tokenize;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::audit::entry::{Action, Entry, RefusalCode, RequestId};
 use crate::crypto::entropy::{Entropy, array};
@@ -47,6 +48,7 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use log::{Exporting, HeadOf, InclusionProof, Kept, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -70,6 +72,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub root: RootStatus,
+    pub log: LogKeeping,
 }
 
 /// The vault; cheap to clone.
@@ -86,6 +89,8 @@ struct Inner {
     started_at: Timestamp,
     sweeper: sweep::Progress,
     roster: Roster,
+    /// What those who work beside the vault want the operator to know, by who says it.
+    notices: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Vault {
@@ -95,8 +100,9 @@ impl Vault {
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
+        let (sweeper, notices) = (sweep::Progress::default(), Mutex::default());
+        let vault =
+            Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster, notices }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
         vault.store().run("first_marks", vault.inner.mark.saver()).await?;
@@ -120,6 +126,14 @@ impl Vault {
     /// Whether this vault keeps records for the tenant at all.
     pub fn serves(&self, tenant: &TenantId) -> bool {
         self.inner.parts.policies.contains_key(tenant)
+    }
+
+    /// Tells the operator something, until it is told otherwise: nothing (`None`) for all is well.
+    pub fn notice(&self, from: &'static str, what: Option<String>) {
+        if let Ok(mut notices) = self.inner.notices.lock() {
+            notices.remove(from);
+            notices.extend(what.map(|what| (from, what)));
+        }
     }
 
     /// A fresh number for a request.

@@ -104,6 +104,16 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
+        /// A signed head of the log was asked for.
+        Checkpoint = 40 "checkpoint",
+        InclusionProof = 41 "inclusion_proof",
+        ConsistencyProof = 42 "consistency_proof",
+        /// The log, or a part of it, was taken out.
+        Export = 43 "export",
+        /// A year was over: its tree was closed, and the next one began.
+        CutLog = 44 "cut_log",
+        /// A year's entries had served their time: its last checkpoint is what remains.
+        ExpireLog = 45 "expire_log",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! {"format":…,"tenant":…,"from":0,"peaks":[],"checkpoint":"the signed head that everything here is under"}
-//! {"section":0,"leaves":"256 leaf hashes","path":[from the section's head to the checkpoint's],"signature":…}
+//! {"section":0,"leaves":"256 leaf hashes","ours":"256 bits","path":[from its head to the checkpoint's],"signature":…}
 //! {"entry":0,"at":…,"request":…,"actor":…,"action":…,…,"bytes":"the canonical bytes that the leaf's hash is of"}
 //! {"entry":3,…}                    1 and 2 are other tenants'
 //! {"section":256,…}
 //! ```
-//! A section's signature binds its leaves and the lines that follow it, so that none of the tenant's own entries can be passed off as
-//! another's. Numbers are counted in the year's tree. `peaks` are the heads of the complete subtrees before `from`: with them an
+//! A section's signature binds its leaves, which of them are ours, and the lines that follow it: none of the tenant's own entries can
+//! be left out or passed off as another's. Numbers are counted in the year's tree. `peaks` are the heads of the complete subtrees before `from`: with them an
 //! export that begins later still shows what every earlier checkpoint from there on must have been.
 
 use base64::Engine as _;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::entry::{Actor, Entry, Verdict, Whom};
+use super::proof::SECTION;
 use super::tree::{Hash, leaf_hash};
 use crate::crypto::signer::Signer;
 use crate::domain::id::TenantId;
@@ -37,6 +38,7 @@ struct Header<'a> {
 struct Section {
     section: u64,
     leaves: String,
+    ours: String,
     path: Vec<String>,
     signature: String,
 }
@@ -75,19 +77,21 @@ pub fn section(
     signer: &Signer,
 ) -> Option<String> {
     let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
-    let mut shown = String::new();
-    for (number, leaf) in (first..).zip(leaves) {
+    let (mut ours, mut shown) = ([0_u8; SECTION as usize / 8], String::new());
+    for ((at, number), leaf) in (0_usize..).zip(first..).zip(leaves) {
         let entry = Entry::from_bytes(leaf)?;
         if entry.tenant == *tenant {
+            *ours.get_mut(at / 8)? |= 0x80 >> (at % 8);
             shown.push_str(&line(&told(number, &entry, leaf)));
         }
     }
-    let digest = Sha256::new().chain_update(hashes.as_flattened()).chain_update(&shown).finalize();
+    let digest = Sha256::new().chain_update(hashes.as_flattened()).chain_update(ours).chain_update(&shown).finalize();
     // SECURITY: begins with a kind of its own, see `checkpoint`.
     let signed = format!("strongroom/export\n{origin}\n{tenant}\n{first}\n{}\n", STANDARD.encode(digest));
     let head = Section {
         section: first,
         leaves: STANDARD.encode(hashes.as_flattened()),
+        ours: STANDARD.encode(ours),
         path: path.iter().map(|hash| STANDARD.encode(hash)).collect(),
         signature: STANDARD.encode(signer.sign(signed.as_bytes())),
     };

@@ -79,6 +79,25 @@ impl Tip {
     }
 }
 
+/// What a log needs done to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The year is over: close the tree, and begin that of this year.
+    Cut { year: i16 },
+    /// Every tree before this entry has served its time.
+    Expire { kept_from: u64 },
+}
+
+/// What is to do by `now`: `closed` are the trees that are, in order, each with its end and when it was closed; what lies before
+/// `kept_from` has expired already.
+pub fn due(now: Timestamp, tip: &Tip, closed: &[(u64, Timestamp)], kept_from: u64, keep_years: i16) -> Vec<Step> {
+    let is_over = tip.frontier.size() > 0 && year(now) > tip.year;
+    let cut = is_over.then(|| Step::Cut { year: year(now) });
+    let served = closed.iter().take_while(|(_, at)| years_later(*at, keep_years) <= now).last();
+    let expire = served.filter(|(end, _)| *end > kept_from).map(|(end, _)| Step::Expire { kept_from: *end });
+    cut.into_iter().chain(expire).collect()
+}
+
 /// The calendar year of an instant, UTC.
 pub fn year(at: Timestamp) -> i16 {
     at.to_jiff().to_zoned(jiff::tz::TimeZone::UTC).year()
@@ -129,6 +148,24 @@ mod tests {
         for bad in [&[][..], &[3], &[2, 7], &tip.to_bytes()[..12]] {
             assert_eq!(Tip::from_bytes(bad), None);
         }
+    }
+
+    #[test]
+    fn a_tree_is_cut_when_its_year_is_over_and_expires_so_many_years_after_it_was_closed() {
+        let at = |text: &str| Timestamp::from_jiff(text.parse().unwrap());
+        let mut tip = Tip { year: 2027, first: 5, frontier: Frontier::new() };
+        let closed = [(3, at("2026-01-01T00:00:10Z")), (5, at("2027-01-01T00:00:05Z"))];
+        let due = |tip: &Tip, now: &str, kept_from| due(at(now), tip, &closed, kept_from, 3);
+        assert_eq!(due(&tip, "2028-01-01T00:00:00Z", 0), [], "an empty tree waits for its first entry");
+        tip.frontier.append(b"entry");
+        assert_eq!(due(&tip, "2027-12-31T23:59:59Z", 0), []);
+        assert_eq!(due(&tip, "2028-01-01T00:00:00Z", 0), [Step::Cut { year: 2028 }]);
+        assert_eq!(due(&tip, "2026-06-01T00:00:00Z", 0), [], "a clock behind cuts nothing");
+        let (cut, expire) = (Step::Cut { year: 2029 }, |kept_from| Step::Expire { kept_from });
+        assert_eq!(due(&tip, "2029-01-01T00:00:09Z", 0), [cut.clone()]);
+        assert_eq!(due(&tip, "2029-01-01T00:00:10Z", 0), [cut.clone(), expire(3)]);
+        assert_eq!(due(&tip, "2029-01-01T00:00:10Z", 3), [cut]);
+        assert_eq!(due(&tip, "2030-01-01T00:00:05Z", 3), [Step::Cut { year: 2030 }, expire(5)]);
     }
 
     #[test]

@@ -242,6 +242,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::Unavailable
         | R::Tampered
         | R::NotAHash
+        | R::NotInTheLog
         | R::AlreadyEnrolled
         | R::NotTwoPeople
         | R::ApprovalOver => false,

@@ -2,6 +2,9 @@
 //! wrong ends the start with one line that names it; a server that runs holds the store alone, sweeps, and ends only after
 //! the calls in flight have had their time.
 
+mod keeper;
+mod witness;
+
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -16,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
 use crate::cli::keys;
-use crate::config::Config;
+use crate::config::{AuditConfig, Config};
 use crate::crypto::entropy::OsEntropy;
 use crate::crypto::root::{RootSource, same_device};
 use crate::domain::time::{Clock, SystemClock};
@@ -70,6 +73,13 @@ A whole configuration (relative paths start at the file's folder):
   level = \"info\"                           # error, warn, info, debug, trace
   format = \"json\"                          # or text
   # file = \"strongroom.log\"
+
+  [audit]
+  name = \"shop.example\"                   # the log's name in its signed heads; default: trust_domain
+  checkpoint_interval = \"1m\"              # how often its head is signed
+  keep_years = 3                           # a year's entries go so many years after it was closed
+  # witness_file = \"/other-machine/heads\"   # every signed head is appended; a log behind it is not served
+  # witness_url = \"https://witness.example/heads\"    # and posted
 
   [[tenant]]
   name = \"kitchenware\"
@@ -143,6 +153,7 @@ pub struct Running {
     trust: Arc<Trust>,
     stop: Stop,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    audit: AuditConfig,
 }
 
 impl Running {
@@ -162,6 +173,9 @@ impl Running {
             .map_err(|error| failed(&format!("cannot listen on {}", config.listener.address), &error))?;
         let store = Store::open(&config.store, keyring, Arc::clone(&clock))
             .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
+        if let Some(path) = &config.audit.witness_file {
+            witness::check(path, &store)?;
+        }
         let parts = Parts {
             store,
             policies: config.policies,
@@ -169,6 +183,7 @@ impl Running {
             clock,
             entropy: Arc::new(OsEntropy),
             root,
+            log: config.audit.keeping.clone(),
         };
         let opened = runtime().map(|runtime| runtime.block_on(Vault::open(parts)));
         let vault = opened
@@ -179,7 +194,8 @@ impl Running {
                 "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
             );
         }
-        let mut running = Self { address: listener.local_addr(), vault, trust, stop: Stop::new(), threads: Vec::new() };
+        let (address, audit) = (listener.local_addr(), config.audit);
+        let mut running = Self { address, vault, trust, stop: Stop::new(), threads: Vec::new(), audit };
         let first =
             running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;
         running
@@ -208,6 +224,7 @@ impl Running {
             let result = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the server panicked")));
             ended = ended.and(result);
         }
+        ended = ended.and(keeper::last_head(&self.vault, &self.audit));
         tracing::info!("stopped");
         ended.map_err(|error| failed("the server ended badly", &error))
     }
@@ -225,6 +242,8 @@ impl Running {
     fn spawn(&mut self, listener: Listener, first: Duration, sweep_interval: Duration) -> io::Result<()> {
         let (vault, stop) = (self.vault.clone(), self.stop.clone());
         self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
+        let (vault, audit, stop) = (self.vault.clone(), self.audit.clone(), self.stop.clone());
+        self.thread("log-keeper", move || keeper::keep(&vault, &audit, &stop))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let routes = rpc::services(self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock));
         let (trust, stop) = (Arc::clone(&self.trust), self.stop.clone());

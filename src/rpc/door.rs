@@ -142,6 +142,10 @@ fn action(path: &str) -> Action {
         "ShowApproval" => Action::ShowApproval,
         "Approve" => Action::Approve,
         "Reject" => Action::Reject,
+        "Checkpoint" => Action::Checkpoint,
+        "InclusionProof" => Action::InclusionProof,
+        "ConsistencyProof" => Action::ConsistencyProof,
+        "Export" => Action::Export,
         _ => Action::Status,
     }
 }

@@ -346,10 +346,7 @@ mod tests {
         let gone = |table| StateFlaw::Row { table, row: "that is gone".to_owned() };
         assert_eq!(compare(&rows(4), Some(&state), 9, key).unwrap(), [gone("tombstone"), gone("statistic")]);
         assert_eq!(compare(&rows(6), Some(&state), 9, key).unwrap().len(), 2);
-        assert_eq!(
-            compare(&whole, Some(&state), 10, key).unwrap(),
-            [StateFlaw::Older { state: 9, log: 10 }]
-        );
+        assert_eq!(compare(&whole, Some(&state), 10, key).unwrap(), [StateFlaw::Older { state: 9, log: 10 }]);
         assert_eq!(compare(&whole, None, 9, key).unwrap(), [StateFlaw::Lost]);
     }
 

@@ -21,7 +21,7 @@ use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
 use strongroom::store::{Store, StoreError, StorePaths};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, Named, OnTheMachine, Parts, ReportEvent,
+    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, LogKeeping, Named, OnTheMachine, Parts, ReportEvent,
     ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
@@ -244,6 +244,7 @@ impl Story {
             clock,
             entropy: Arc::new(SeededEntropy::new(7)),
             root: RootStatus::default(),
+            log: LogKeeping { name: "story".parse().unwrap(), keep_years: 3 },
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

@@ -140,8 +140,7 @@ fn the_reference_implementations_vectors_hold() {
             Ok(self.0[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec())
         }
     }
-    let leaves =
-        ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+    let leaves = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
     let tree = Vectors(leaves.map(|leaf| leaf_hash(&hex::decode(leaf).unwrap())).to_vec());
     let shown = |proof: Vec<Hash>| proof.iter().map(hex::encode).collect::<Vec<_>>();
     assert_eq!(

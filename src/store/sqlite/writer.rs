@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::read::Reader;
 use super::{sql, write};
-use crate::audit::entry::Entry;
 use crate::audit::checkpoint::Checkpoint;
+use crate::audit::entry::Entry;
 use crate::audit::log::{Tip, year};
 use crate::audit::proof::STORED_FROM;
 use crate::audit::tree::Node;
@@ -490,12 +490,7 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
 }
 
 /// The state as saved; made from the rows where an earlier build did not keep it.
-fn recover_sums(
-    rows: &Reader<'_>,
-    tx: &Tx<'_>,
-    tip: &Tip,
-    keyring: &Keyring,
-) -> Result<(Sums, bool), StoreError> {
+fn recover_sums(rows: &Reader<'_>, tx: &Tx<'_>, tip: &Tip, keyring: &Keyring) -> Result<(Sums, bool), StoreError> {
     let is_earlier = tip.is_unnamed();
     match tx.state()? {
         Some((sums, _)) if sums.entries != tip.entries() => Err(StoreError::Refused(format!(

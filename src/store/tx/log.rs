@@ -51,8 +51,8 @@ pub(crate) trait LogWrites {
     /// Deletes at most `limit` batches whose entries lie in the range.
     fn delete_batches(&self, range: Range<u64>, limit: usize) -> Result<usize, StoreError>;
     fn delete_nodes(&self, ends: Range<u64>, limit: usize) -> Result<usize, StoreError>;
-    /// Deletes at most `limit` notes of a tree that did not close it.
-    fn delete_notes(&self, first: u64, limit: usize) -> Result<usize, StoreError>;
+    /// Deletes at most `limit` notes of the trees before this entry, those that closed one excepted.
+    fn delete_notes(&self, before: u64, limit: usize) -> Result<usize, StoreError>;
 }
 
 /// The first entry that is kept: every tree before it has served its time.
@@ -84,10 +84,6 @@ impl View<'_> {
         self.reads.last_notes()
     }
 
-    pub(crate) fn notes_after(&self, first: u64, size: u64, limit: usize) -> Result<Vec<KeptNote>, StoreError> {
-        self.reads.notes_after(first, size, limit)
-    }
-
     /// The canonical bytes of these entries of the tree that begins at `first`.
     pub fn leaves(&self, first: u64, range: Range<u64>) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut leaves = Vec::new();
@@ -104,10 +100,6 @@ impl View<'_> {
 
     pub(crate) fn node(&self, level: u8, end: u64) -> Result<Option<Hash>, StoreError> {
         self.reads.node(level, end)
-    }
-
-    pub(crate) fn nodes(&self, ends: Range<u64>) -> Result<u64, StoreError> {
-        self.reads.nodes(ends)
     }
 
     /// The state as it was saved, and how many tables it knows; `None` when the store never had one.
@@ -153,11 +145,12 @@ impl Tx<'_> {
         self.set_meta_i64(KEPT_FROM, i64::try_from(first).unwrap_or(i64::MAX))
     }
 
-    /// Deletes some of a tree that has served its time, its last note excepted; answers whether there is more.
-    pub fn delete_tree(&self, range: Range<u64>, limit: usize) -> Result<bool, StoreError> {
-        let batches = self.writes.delete_batches(range.clone(), limit)?;
-        let nodes = self.writes.delete_nodes(range.start + 1..range.end + 1, limit)?;
-        let notes = self.writes.delete_notes(range.start, limit)?;
+    /// Deletes some of the trees that have served their time, their last notes excepted; answers whether there may be more.
+    pub fn delete_unkept(&self, limit: usize) -> Result<bool, StoreError> {
+        let kept_from = self.audit_kept_from()?;
+        let batches = self.writes.delete_batches(0..kept_from, limit)?;
+        let nodes = self.writes.delete_nodes(1..kept_from + 1, limit)?;
+        let notes = self.writes.delete_notes(kept_from, limit)?;
         Ok([batches, nodes, notes].contains(&limit))
     }
 }

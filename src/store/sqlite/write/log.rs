@@ -33,10 +33,10 @@ impl LogWrites for Reader<'_> {
         self.change("audit_node", text, params![ends.start, ends.end, limit])
     }
 
-    fn delete_notes(&self, first: u64, limit: usize) -> Result<usize, StoreError> {
+    fn delete_notes(&self, before: u64, limit: usize) -> Result<usize, StoreError> {
         let text = "-- delete_notes\nDELETE FROM checkpoint WHERE last = 0 AND (first, size) IN \
-                    (SELECT first, size FROM checkpoint WHERE first = ?1 AND last = 0 ORDER BY size LIMIT ?2)";
-        self.change("checkpoint", text, params![first, limit])
+                    (SELECT first, size FROM checkpoint WHERE first < ?1 AND last = 0 ORDER BY first, size LIMIT ?2)";
+        self.change("checkpoint", text, params![before, limit])
     }
 }
 
