@@ -225,7 +225,8 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         .map_err(|error| (error.span().unwrap_or(0..0), "", Reason::Shape(error.message().to_owned())))?;
     let path = |path: PathBuf| folder.join(path);
     let allow_same_device = raw.root.get_ref().allow_same_device;
-    let audit = audit::audit(&raw.audit, raw.trust_domain.get_ref(), folder)?;
+    let trust_domain = trust_domain(raw.trust_domain)?;
+    let audit = audit::audit(&raw.audit, &trust_domain, folder)?;
     Ok(Config {
         listener: listener(&raw.listen)?,
         trust: TrustFiles {
@@ -233,7 +234,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
             key: path(raw.tls.key),
             roots: path(raw.tls.roots),
             crls: raw.tls.crls.into_iter().map(path).collect(),
-            trust_domain: trust_domain(raw.trust_domain)?,
+            trust_domain,
             anchors: anchors(&raw.anchor, folder)?,
         },
         store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },

@@ -40,12 +40,7 @@ const DEFAULT_YEARS: i16 = 3;
 pub(super) fn audit(raw: &RawAudit, trust_domain: &str, folder: &Path) -> Result<AuditConfig, At> {
     let name = match &raw.name {
         Some(name) => name.get_ref().parse().map_err(|bad| (name.span(), "audit.name", Reason::LogName(bad)))?,
-        // A trust domain may be longer than a log's name.
-        None => trust_domain
-            .get(..100)
-            .unwrap_or(trust_domain)
-            .parse()
-            .map_err(|bad| (0..0, "audit.name", Reason::LogName(bad)))?,
+        None => trust_domain.parse().map_err(|bad| (0..0, "audit.name", Reason::LogName(bad)))?,
     };
     let keep_years = raw.keep_years.as_ref().map_or(Ok(DEFAULT_YEARS), keep_years)?;
     Ok(AuditConfig {

@@ -21,8 +21,8 @@ use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
 use strongroom::store::{Store, StoreError, StorePaths};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, LogKeeping, Named, OnTheMachine, Parts, ReportEvent,
-    ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
+    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, LogKeeping, Named, OnTheMachine, Parts,
+    ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
