@@ -180,6 +180,11 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::io(path, &error))
 }
 
+/// The verifier's own names of roles, actions, refusals, classes, purposes, fields and outcomes.
+pub fn code_names() -> [&'static [(u8, &'static str)]; 7] {
+    offline::code_names()
+}
+
 /// The offline verifier, for the tests that spoil exports: the flaw's line and entry, and what it says.
 pub fn verify_bytes(
     export: &[u8],

@@ -175,6 +175,11 @@ pub fn verify<R: BufRead, E: BufRead>(
     })
 }
 
+pub fn code_names() -> [names::Names; 7] {
+    use names::{ACTIONS, CLASSES, FIELDS, OUTCOMES, PURPOSES, REFUSALS, ROLES};
+    [ROLES, ACTIONS, REFUSALS, CLASSES, PURPOSES, FIELDS, OUTCOMES]
+}
+
 /// How far the verification has come.
 struct Walk {
     header: Header,
