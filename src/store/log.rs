@@ -101,11 +101,11 @@ impl Beside {
         if reads.nodes(kept_from + 1..verifier.entries() + 1)? != self.nodes {
             return Ok(Err(verifier.flaw(What::Node)));
         }
-        let (mut at, mut seen) = ((0, 0), 0);
+        let (mut at, mut seen) = (None, 0);
         loop {
-            let notes = reads.notes_after(at.0, at.1, PAGE)?;
+            let notes = reads.notes_after(at, PAGE)?;
             let Some(last) = notes.last() else { break };
-            at = (last.first, last.size);
+            at = Some((last.first, last.size));
             for kept in &notes {
                 if told(kept, keyring).is_none() {
                     return Ok(Err(verifier.flaw(What::Checkpoint)));

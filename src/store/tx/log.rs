@@ -39,8 +39,8 @@ pub(crate) trait LogReads: Facts {
     fn nodes(&self, ends: Range<u64>) -> Result<u64, StoreError>;
     fn note(&self, first: u64, size: u64) -> Result<Option<KeptNote>, StoreError>;
     fn newest_note(&self, first: u64) -> Result<Option<KeptNote>, StoreError>;
-    /// At most `limit` notes behind this one, in order.
-    fn notes_after(&self, first: u64, size: u64, limit: usize) -> Result<Vec<KeptNote>, StoreError>;
+    /// At most `limit` notes behind the one of this tree and size, in order; from the very first on without one.
+    fn notes_after(&self, seen: Option<(u64, u64)>, limit: usize) -> Result<Vec<KeptNote>, StoreError>;
     /// The notes that closed a tree, in order.
     fn last_notes(&self) -> Result<Vec<KeptNote>, StoreError>;
 }

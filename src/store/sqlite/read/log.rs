@@ -60,9 +60,12 @@ impl LogReads for Reader<'_> {
         self.first("checkpoint", text, params![first], note)
     }
 
-    fn notes_after(&self, first: u64, size: u64, limit: usize) -> Result<Vec<KeptNote>, StoreError> {
+    fn notes_after(&self, seen: Option<(u64, u64)>, limit: usize) -> Result<Vec<KeptNote>, StoreError> {
         let text =
             "-- notes_after\nSELECT * FROM checkpoint WHERE (first, size) > (?1, ?2) ORDER BY first, size LIMIT ?3";
+        // What lies before 0 is none of ours, and must be seen.
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let (first, size) = seen.map_or((i64::MIN, 0), |(first, size)| (number(first), number(size)));
         self.all("checkpoint", text, params![first, size, limit], note)
     }
 
