@@ -26,6 +26,15 @@ const NO_PII: &[&str] = &[
     "Approval.decided_key",
     "Approval.digest",
     "ApproveRequest.approval_id",
+    "CheckpointResponse.note",
+    "CheckpointResponse.verifier_key",
+    "ConsistencyProofResponse.hashes",
+    "ConsistencyProofResponse.note",
+    "ExportResponse.lines",
+    "InclusionProofResponse.entry",
+    "InclusionProofResponse.hashes",
+    "InclusionProofResponse.leaf_hash",
+    "InclusionProofResponse.note",
     "Caller.enrolled_by",
     "Caller.issuer",
     "Caller.name",
@@ -240,6 +249,8 @@ const PRINTED: &[Printed] = printed![
     ListCallersRequest ListCallersResponse PendingApproval
     Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
     ApproveRequest ApproveResponse RejectRequest RejectResponse
+    CheckpointRequest CheckpointResponse InclusionProofRequest InclusionProofResponse
+    ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
 ];
 
 fn canary() -> String {
@@ -274,6 +285,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(&proto::BatchDetokenizeItem::decode(bytes("BatchDetokenizeItem").as_slice()).unwrap().result.unwrap()),
         print(&proto::ResumeCallerResponse::decode(bytes("ResumeCallerResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
+        print(&proto::ExportResponse::decode(bytes("ExportResponse").as_slice()).unwrap().result.unwrap()),
     ];
     let names = [
         "FieldValue",
@@ -282,6 +294,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "BatchDetokenizeItem",
         "ResumeCallerResponse",
         "ReplacePinsResponse",
+        "ExportResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();
