@@ -170,6 +170,20 @@ impl Store {
 /// checkpoints are checked.
 pub fn verify_log(database: &Path, keyring: Option<&Keyring>, known: Option<Head>) -> Result<LogVerdict, StoreError> {
     let kept_from = sqlite::read_unheld(database, |reads| log::kept_from(reads, keyring))?;
+    if let Some(known) = known.as_ref().filter(|known| known.size > 0 && known.size <= kept_from) {
+        let nothing = Verifier::from(kept_from, None);
+        let closed = sqlite::read_unheld(database, |reads| log::closed(reads, keyring, &nothing))?;
+        match closed.map(|closed| log::known_before(&closed, known)) {
+            Ok(Ok(())) => {}
+            Ok(Err(log::KnownBefore::Forked)) => return Ok(LogVerdict::Flawed(nothing.flaw(What::Forked))),
+            Ok(Err(log::KnownBefore::Expired)) => {
+                return Err(StoreError::Refused(
+                    "the known head is of a year whose entries are not kept any more".into(),
+                ));
+            }
+            Err(flaw) => return Ok(LogVerdict::Flawed(flaw)),
+        }
+    }
     let mut verifier = Verifier::from(kept_from, known);
     let (mut batches, mut next, mut flaw) = (0, kept_from, None);
     let mut beside = log::Beside::default();

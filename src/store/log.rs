@@ -7,7 +7,7 @@ use super::tx::Reads;
 use super::tx::log::KeptNote;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::proof::STORED_FROM;
-use crate::audit::verify::{Flaw, Verifier, What};
+use crate::audit::verify::{Flaw, Head, Verifier, What};
 use crate::crypto::keyring::Keyring;
 
 /// Notes read at a time.
@@ -57,6 +57,20 @@ pub(super) fn closed(
         }
     }
     Ok(Ok(closed))
+}
+
+/// A head from elsewhere that lies before the first entry that is kept: only where a tree was closed can it still be compared.
+pub(super) fn known_before(closed: &[Checkpoint], known: &Head) -> Result<(), KnownBefore> {
+    match closed.iter().find(|last| last.first + last.size == known.size) {
+        Some(last) if last.root == known.root => Ok(()),
+        Some(_) => Err(KnownBefore::Forked),
+        None => Err(KnownBefore::Expired),
+    }
+}
+
+pub(super) enum KnownBefore {
+    Forked,
+    Expired,
 }
 
 /// Starts the next tree where one was closed.

@@ -1,8 +1,10 @@
 //! Several years in one test: trees are cut, expire, and leave their last head.
 
+use base64::Engine as _;
 use rusqlite::Connection;
 use strongroom::audit::entry::Action;
 use strongroom::audit::log;
+use strongroom::audit::verify::Head;
 use strongroom::cli::audit::verify_bytes;
 use strongroom::domain::time::{DAY, Timestamp};
 use strongroom::rpc::proto::{CheckpointRequest, ConsistencyProofRequest, ExportRequest, InclusionProofRequest};
@@ -113,6 +115,16 @@ fn a_log_is_cut_every_year_and_an_expired_one_leaves_its_last_head() {
         super::approve(&house, pending);
     }
     assert_eq!(people::reason(&exported(&house, request).unwrap_err()), "NOT_IN_THE_LOG");
+
+    // A head that somebody kept of 2026: its last one is met, another at that size is a fork, one before it cannot be judged.
+    let bytes = base64::engine::general_purpose::STANDARD.decode(last.lines().nth(2).unwrap()).unwrap();
+    let known = |size, root: [u8; 32]| {
+        let keyring = people::keyring(&house);
+        verify_log(&house.config.store.database, Some(&keyring), Some(Head { size, root, at: Timestamp(0) }))
+    };
+    assert!(matches!(known(size, bytes.try_into().unwrap()), Ok(LogVerdict::Sound(_))));
+    assert!(matches!(known(size, [7; 32]), Ok(LogVerdict::Flawed(_))));
+    assert!(known(size - 1, [7; 32]).is_err());
 
     // Expired entries that are passed off as kept, and kept ones that are passed off as expired, are found.
     house.stop();

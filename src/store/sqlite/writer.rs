@@ -515,3 +515,6 @@ fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreEr
     rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(|source| sql("last_head", source))
 }
+
+#[cfg(test)]
+mod tests;
