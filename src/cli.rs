@@ -2,7 +2,7 @@
 //! by an argument (every user of a machine can read those), and leave only where the command exists to print them.
 
 mod approve;
-mod audit;
+pub mod audit;
 mod callers;
 mod certs;
 pub mod client;

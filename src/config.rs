@@ -2,6 +2,7 @@
 //! free of contradictions, or the file is refused with line, key and reason; secrets are named by path, never written inline.
 
 mod keys;
+mod audit;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::audit::checkpoint::BadLogName;
 use crate::crypto::root::RootSource;
 use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
@@ -26,6 +28,8 @@ use crate::rpc::trust::{AnchorFile, TrustFiles};
 use crate::store::StorePaths;
 use crate::telemetry::{Format, Level, LogConfig};
 use crate::vault::KeySettings;
+
+pub use audit::AuditConfig;
 
 /// All that a server needs to start.
 #[derive(Clone, Debug)]
@@ -51,6 +55,7 @@ pub struct Config {
     pub sandbox: bool,
     /// How the keyring and its epochs are kept.
     pub keys: KeySettings,
+    pub audit: AuditConfig,
 }
 
 /// Why a configuration is refused, and where.
@@ -115,6 +120,10 @@ pub enum Reason {
              auditor, key-admin"
     )]
     NotARole,
+    #[error(transparent)]
+    LogName(#[from] BadLogName),
+    #[error("is no http:// or https:// address")]
+    NotAUrl,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
     #[error("is no policy of this build; there is: builtin:kitchenware")]
@@ -145,6 +154,8 @@ struct RawConfig {
     #[serde(default)]
     limits: BTreeMap<Spanned<String>, RawLimit>,
     metrics: Option<RawMetrics>,
+    #[serde(default)]
+    audit: audit::RawAudit,
     tenant: Vec<RawTenant>,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
@@ -277,6 +288,8 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
     let path = |path: PathBuf| folder.join(path);
     let allow_same_device = raw.root.get_ref().allow_same_device;
     let keyring = path(raw.data.keyring);
+    let trust_domain = trust_domain(raw.trust_domain)?;
+    let audit = audit::audit(&raw.audit, &trust_domain, folder)?;
     Ok(Config {
         keys: keys::keys(&raw.keys, raw.next_root, keyring.clone(), folder)?,
         listener: listener(&raw.listen)?,
@@ -285,7 +298,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
             key: path(raw.tls.key),
             roots: path(raw.tls.roots),
             crls: raw.tls.crls.into_iter().map(path).collect(),
-            trust_domain: trust_domain(raw.trust_domain)?,
+            trust_domain,
             anchors: anchors(&raw.anchor, folder)?,
         },
         reserve: raw.data.reserve.as_ref().map_or(Ok(DEFAULT_RESERVE), reserve)?,
@@ -300,6 +313,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
         sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
         sandbox: raw.process.sandbox,
+        audit,
     })
 }
 

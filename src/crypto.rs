@@ -17,5 +17,6 @@ pub mod root;
 pub mod rotation;
 pub mod signer;
 pub mod slot;
+pub mod state;
 
 pub use error::CryptoError;

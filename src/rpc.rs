@@ -2,6 +2,7 @@
 //! found its role among those the protocol's annotations name for that RPC.
 
 mod approval_service;
+mod audit_service;
 mod caller_service;
 pub mod client;
 mod delivery_service;
@@ -29,6 +30,7 @@ use crate::vault::Vault;
 use door::Door;
 use guard::Guarded;
 use proto::approval_service_server::ApprovalServiceServer;
+use proto::audit_service_server::AuditServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::inquiry_service_server::InquiryServiceServer;
@@ -58,6 +60,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
     let inquiries = InquiryServiceServer::new(inquiry_service::Inquiries::new(Arc::clone(&door)));
     let keys = KeyServiceServer::new(key_service::Keys::new(Arc::clone(&door)));
+    let audit = AuditServiceServer::new(audit_service::Audit::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -68,5 +71,6 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(inquiries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(keys.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(audit.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

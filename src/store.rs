@@ -17,8 +17,10 @@ pub mod forensic;
 pub mod ledger;
 mod lock;
 pub mod reserve;
+mod log;
 pub mod rows;
 mod sqlite;
+pub mod state;
 mod tx;
 
 use std::path::{Path, PathBuf};
@@ -29,13 +31,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use crate::audit::entry::Entry;
-use crate::audit::tree::Frontier;
+use crate::audit::log::Tip;
 use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
 use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{Mac, head_mac, verify_head};
 use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
 use reserve::ReserveState;
+pub use state::StateFlaw;
+pub use tx::log::{Cut, KeptNote, Tree};
 pub use tx::rewrap::{Change, Page, RowsUnder, Table};
 pub use tx::{Tx, View};
 
@@ -265,23 +269,59 @@ pub fn recorded_generation(database: &Path) -> Result<u64, StoreError> {
 
 /// Reads the whole audit log of a database, beside a running server or without one, and says where it first goes wrong.
 /// With the keyring, every head's MAC is checked too; `known` is a head from elsewhere that the log must lead to or past.
+///
+/// A log whose first trees have served their time begins with the first entry that is kept; of those trees the last
+/// checkpoints are checked.
 pub fn verify_log(database: &Path, keyring: Option<&Keyring>, known: Option<Head>) -> Result<LogVerdict, StoreError> {
-    let mut verifier = Verifier::new(known);
-    let (mut batches, mut next, mut flaw) = (0, 0, None);
+    let kept_from = sqlite::read_unheld(database, |reads| log::kept_from(reads, keyring))?;
+    if let Some(known) = known.as_ref().filter(|known| known.size > 0 && known.size <= kept_from) {
+        let nothing = Verifier::from(kept_from, None);
+        let closed = sqlite::read_unheld(database, |reads| log::closed(reads, keyring, &nothing))?;
+        match closed.map(|closed| log::known_before(&closed, known)) {
+            Ok(Ok(())) => {}
+            Ok(Err(log::KnownBefore::Forked)) => return Ok(LogVerdict::Flawed(nothing.flaw(What::Forked))),
+            Ok(Err(log::KnownBefore::Expired)) => {
+                return Err(StoreError::Refused(
+                    "the known head is of a year whose entries are not kept any more".into(),
+                ));
+            }
+            Err(flaw) => return Ok(LogVerdict::Flawed(flaw)),
+        }
+    }
+    let mut verifier = Verifier::from(kept_from, known);
+    let (mut batches, mut next, mut flaw) = (0, kept_from, None);
+    let mut beside = log::Beside::default();
     loop {
         // A page a snapshot: a long one would keep the write-ahead log from being truncated.
         let page = sqlite::read_unheld(database, |reads| {
-            let mut read = 0;
+            let closed = match log::closed(reads, keyring, &verifier)? {
+                Ok(closed) => closed,
+                Err(found) => {
+                    flaw = Some(found);
+                    return Ok((0, true, None));
+                }
+            };
+            let (mut read, mut failed) = (0, None);
             reads.audit_batches(next, PAGE, &mut |batch, stamp| {
                 let vouched = keyring.is_none_or(|keyring| stamp.fits(keyring, &batch.head));
                 next = batch.head.size;
                 read += 1;
-                flaw = verifier.follow(&batch, vouched).err();
-                flaw.is_none()
+                let followed = log::cross(&mut verifier, &closed).and_then(|()| verifier.follow(&batch, vouched));
+                match followed.map(|()| beside.follow(reads, &verifier)) {
+                    Ok(Ok(followed)) => flaw = followed.err(),
+                    Ok(Err(error)) => failed = Some(error),
+                    Err(found) => flaw = Some(found),
+                }
+                flaw.is_none() && failed.is_none()
             })?;
             // The frontier is authenticated and goes with every commit: it knows of batches that were cut off at the end.
             let last = read < PAGE;
-            let frontier = keyring.filter(|_| last).map(|keyring| View::new(reads, keyring).audit_frontier());
+            if last && flaw.is_none() && failed.is_none() {
+                let finished = beside.finish(reads, keyring, &verifier, kept_from)?;
+                flaw = finished.and_then(|()| log::cross(&mut verifier, &closed)).err();
+            }
+            let frontier = keyring.filter(|_| last).map(|keyring| View::new(reads, keyring).audit_tip());
+            failed.map_or(Ok(()), Err)?;
             Ok((read, last, frontier.transpose()?))
         });
         let (read, last, frontier) = page?;
@@ -294,13 +334,23 @@ pub fn verify_log(database: &Path, keyring: Option<&Keyring>, known: Option<Head
                 Ok(verified) => verified,
                 Err(flaw) => return Ok(LogVerdict::Flawed(flaw)),
             };
-            let fits = |frontier: &Frontier| frontier.size() == verified.entries && frontier.root() == verified.root;
+            let fits = |tip: &Tip| tip.entries() == verified.entries && tip.frontier.root() == verified.root;
             if frontier.is_some_and(|frontier| !fits(&frontier)) {
                 return Ok(LogVerdict::Flawed(Flaw { batch: batches, entry: verified.entries, what: What::TailCut }));
             }
             return Ok(LogVerdict::Sound(verified));
         }
     }
+}
+
+/// Compares every row of facts with the state that goes with the log; the log itself is `verify_log`'s to check. Reads one
+/// snapshot, which keeps the write-ahead log from being truncated meanwhile: of a large store, read a copy.
+pub fn verify_state(database: &Path, keyring: &Keyring) -> Result<Vec<StateFlaw>, StoreError> {
+    sqlite::read_unheld(database, |reads| {
+        let view = View::new(reads, keyring);
+        let (entries, state) = (view.audit_tip()?.entries(), view.state()?);
+        state::compare(reads, state.as_ref().map(|(state, _)| state), entries, keyring.signer().state())
+    })
 }
 
 /// Batches of the log read in one snapshot.

@@ -17,6 +17,7 @@ mod find;
 mod keys;
 mod loaded;
 mod lockout;
+mod log;
 mod mark;
 mod measure;
 mod once;
@@ -29,7 +30,7 @@ mod sweep;
 mod tokenize;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::audit::entry::{Action, Entry, RefusalCode, RequestId};
 use crate::crypto::entropy::{Entropy, array};
@@ -60,6 +61,7 @@ pub use inquiry::{
     UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
 };
 pub use keys::{Kept, KeySettings, ListedEpoch, ListedKeys, PostponeEpoch, Progress};
+pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use measure::days;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
@@ -88,6 +90,7 @@ pub struct Parts {
     /// What every caller may ask, and how often it may be wrong.
     pub limits: Limits,
     pub keys: KeySettings,
+    pub log: LogKeeping,
 }
 
 /// The vault; cheap to clone.
@@ -108,6 +111,8 @@ struct Inner {
     lock_outs: Arc<LockOuts>,
     measured: measure::Measured,
     keeper: keys::Keeper,
+    /// What those who work beside the vault want the operator to know, by who says it.
+    notices: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Vault {
@@ -122,8 +127,19 @@ impl Vault {
         lockout::watch(&lock_outs, &parts.store, &parts.clock);
         let measured = measure::Measured::default();
         let keeper = keys::Keeper::default();
-        let inner =
-            Inner { parts, kept_policies, mark, started_at, sweeper, roster, desk, lock_outs, measured, keeper };
+        let inner = Inner {
+            parts,
+            kept_policies,
+            mark,
+            started_at,
+            sweeper,
+            roster,
+            desk,
+            lock_outs,
+            measured,
+            keeper,
+            notices: Mutex::default(),
+        };
         let vault = Self { inner: Arc::new(inner) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
@@ -148,6 +164,14 @@ impl Vault {
     /// Whether this vault keeps records for the tenant at all.
     pub fn serves(&self, tenant: &TenantId) -> bool {
         self.inner.parts.policies.contains_key(tenant)
+    }
+
+    /// Tells the operator something, until it is told otherwise: nothing (`None`) for all is well.
+    pub fn notice(&self, from: &'static str, what: Option<String>) {
+        if let Ok(mut notices) = self.inner.notices.lock() {
+            notices.remove(from);
+            notices.extend(what.map(|what| (from, what)));
+        }
     }
 
     /// A fresh number for a request.

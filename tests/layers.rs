@@ -75,6 +75,26 @@ fn sql_is_spoken_in_the_store_alone() {
     }
 }
 
+/// What verifies an export must not repeat a mistake of what wrote it.
+#[test]
+fn the_offline_verifier_shares_no_code_with_the_vault() {
+    let verifier = Path::new("src/cli/audit");
+    let own: Vec<_> =
+        all_sources().into_iter().filter(|(path, _)| path.starts_with(verifier.join("offline"))).collect();
+    let root = verifier.join("offline.rs");
+    let own = own.into_iter().chain([(root.clone(), fs::read_to_string(root).unwrap())]);
+    assert_eq!(own.map(|(path, text)| borrowed(&path, &text)).inspect(|found| assert_eq!(*found, [""; 0])).count(), 6);
+    let planted = "use crate::audit::tree::leaf_hash;\nuse super::super::Args;\n";
+    assert_eq!(borrowed(Path::new("offline/x.rs"), planted).len(), 2);
+}
+
+/// What a file of the verifier takes from outside it.
+fn borrowed(path: &Path, text: &str) -> Vec<String> {
+    let climbs = if path.ends_with("offline.rs") { "super::" } else { "super::super" };
+    let bad = text.lines().filter(|line| line.contains("crate::") || line.contains(climbs));
+    bad.map(|line| format!("{}: {line}", path.display())).collect()
+}
+
 #[test]
 fn lints_are_expected_never_allowed_and_nothing_is_left_to_do() {
     for (path, text) in all_sources() {

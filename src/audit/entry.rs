@@ -134,6 +134,16 @@ coded! {
         Find = 55 "find",
         /// Its key is gone from the keyring and every copy of it.
         EpochDestroyed = 56 "epoch_destroyed",
+        /// A signed head of the log was asked for.
+        Checkpoint = 40 "checkpoint",
+        InclusionProof = 41 "inclusion_proof",
+        ConsistencyProof = 42 "consistency_proof",
+        /// The log, or a part of it, was taken out.
+        Export = 43 "export",
+        /// A year was over: its tree was closed, and the next one began.
+        CutLog = 44 "cut_log",
+        /// A year's entries had served their time: its last checkpoint is what remains.
+        ExpireLog = 45 "expire_log",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -246,6 +246,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::Tampered
         | R::NotAHash
         | R::NotAPeriod
+        | R::NotInTheLog
         | R::AlreadyEnrolled
         | R::NotTwoPeople
         | R::ApprovalOver

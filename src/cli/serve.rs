@@ -4,6 +4,8 @@
 
 mod confine;
 mod syscalls;
+mod keeper;
+mod witness;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -21,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::Failure;
 use crate::cli::keys;
 use crate::cli::process;
-use crate::config::Config;
+use crate::config::{AuditConfig, Config};
 use crate::crypto::entropy::OsEntropy;
 use crate::crypto::locked::{self, Memory};
 use crate::crypto::root::{RootSource, same_device};
@@ -101,6 +103,13 @@ A whole configuration (relative paths start at the file's folder):
   connections = 64                         #   256, 64, 64, 16
   refusals_per_minute = 300                #   12000, 600, 300, 120 of one certificate; past it, it is locked out:
   misses_per_minute = 120                  #   1200, 120, 120, 60 tokens or serials that nobody has; 10 s, doubling
+
+  [audit]
+  name = \"shop.example\"                   # the log's name in its signed heads; default: trust_domain
+  checkpoint_interval = \"1m\"              # how often its head is signed
+  keep_years = 3                           # a year's entries go so many years after it was closed
+  # witness_file = \"/other-machine/heads\"   # every signed head is appended; a log behind it is not served
+  # witness_url = \"https://witness.example/heads\"    # and posted
 
   [[tenant]]
   name = \"kitchenware\"
@@ -203,6 +212,7 @@ pub struct Running {
     trust: Arc<Trust>,
     stop: Stop,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    audit: AuditConfig,
 }
 
 impl Running {
@@ -239,6 +249,9 @@ impl Running {
         let metrics = config.metrics.map(Metrics::bind).transpose()?;
         let store = Store::open_reserving(&config.store, config.reserve, Arc::new(keyring), Arc::clone(&clock))
             .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
+        if let Some(path) = &config.audit.witness_file {
+            witness::check(path, &store)?;
+        }
         let parts = Parts {
             store,
             policies: config.policies,
@@ -248,6 +261,7 @@ impl Running {
             root,
             limits: config.limits,
             keys: config.keys,
+            log: config.audit.keeping.clone(),
         };
         let opened = runtime().map(|runtime| runtime.block_on(Vault::open(parts)));
         let vault = opened
@@ -258,13 +272,15 @@ impl Running {
                 "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
             );
         }
+        let (address, audit) = (listener.local_addr(), config.audit);
         let mut running = Self {
-            address: listener.local_addr(),
+            address,
             metrics: metrics.as_ref().map(|metrics| metrics.address),
             vault,
             trust,
             stop: Stop::new(),
             threads: Vec::new(),
+            audit,
         };
         let first =
             running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;
@@ -304,6 +320,7 @@ impl Running {
         if !matches!(told, Ok(Ok(()))) {
             tracing::warn!("refusals past a lock-out were counted and could not be logged");
         }
+        ended = ended.and(keeper::last_head(&self.vault, &self.audit));
         tracing::info!("stopped");
         ended.map_err(|error| failed("the server ended badly", &error))
     }
@@ -329,6 +346,8 @@ impl Running {
         self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
         let (vault, stop) = (self.vault.clone(), self.stop.clone());
         self.thread("keeper", move || keep(&vault, sweep_interval, &stop))?;
+        let (vault, audit, stop) = (self.vault.clone(), self.audit.clone(), self.stop.clone());
+        self.thread("log-keeper", move || keeper::keep(&vault, &audit, &stop))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         if let Some(Metrics { socket, handle, .. }) = metrics {
             let (vault, trust, clock, stop) =

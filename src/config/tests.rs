@@ -194,3 +194,26 @@ fn the_keys_are_kept_by_default_and_otherwise_as_the_file_says() {
         assert!(told.contains(what), "{told}");
     }
 }
+
+#[test]
+fn the_log_has_defaults_and_what_is_wrong_with_it_is_named() {
+    let log = parse(GOOD, Path::new("")).unwrap().audit;
+    assert_eq!((log.keeping.name.to_string().as_str(), log.keeping.keep_years), ("strongroom.dev", 3));
+    assert_eq!((log.checkpoint_interval, log.witness_file, log.witness_url), (Duration::from_secs(60), None, None));
+    let given = "[audit]\nname = 'shop'\ncheckpoint_interval = '5s'\nkeep_years = 10\nwitness_file = 'heads'\n\
+                 witness_url = 'https://witness.example/add'\n";
+    let log = parse(&format!("{GOOD}\n{given}"), Path::new("/etc")).unwrap().audit;
+    assert_eq!((log.keeping.name.to_string().as_str(), log.keeping.keep_years), ("shop", 10));
+    assert_eq!(log.checkpoint_interval, Duration::from_secs(5));
+    assert_eq!(log.witness_file.as_deref(), Some(Path::new("/etc/heads")));
+    for (good, bad, told) in [
+        ("'shop'", "'a shop'", "audit.name: a log's name is"),
+        ("'5s'", "'5ms'", "audit.checkpoint_interval: is not between 1s and 24h"),
+        ("'5s'", "'often'", "audit.checkpoint_interval: is no duration"),
+        ("10", "0", "audit.keep_years: is not between 1 and 100"),
+        ("https://witness", "ftp://witness", "audit.witness_url: is no http:// or https:// address"),
+    ] {
+        let error = load(&format!("{GOOD}\n{}", given.replace(good, bad))).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}

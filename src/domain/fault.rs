@@ -37,6 +37,8 @@ pub enum Fault {
     RewrapUpserts = 17,
     /// A destroyed epoch's key stays in the keyring.
     EpochKept = 18,
+    /// The digest of the store's state does not look at what the rows say.
+    StateBlind = 10,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -88,6 +90,7 @@ mod with_the_feature {
             "index-eternal" => Some(Fault::IndexEternal),
             "rewrap-upserts" => Some(Fault::RewrapUpserts),
             "epoch-kept" => Some(Fault::EpochKept),
+            "state-blind" => Some(Fault::StateBlind),
             _ => None,
         }
     }

@@ -140,6 +140,7 @@ reasons! {
     NotAName = "NOT_A_NAME" "This must be a name of a-z, 0-9 and hyphens that starts with a letter.",
     NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or a request's or an approval's number, in hexadecimal digits.",
     NotAPeriod = "NOT_A_PERIOD" "This must be a time, and a period must end after it begins.",
+    NotInTheLog = "NOT_IN_THE_LOG" "There is no such year, entry or size in the log, or it is kept no more.",
 }
 
 #[cfg(test)]

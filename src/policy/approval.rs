@@ -17,6 +17,7 @@ pub enum Verb {
     ReplacePins = 2,
     DestroyEpoch = 3,
     PostponeEpoch = 4,
+    ExportLog = 10,
 }
 
 /// Who may decide what.
@@ -25,6 +26,7 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::ReplacePins, &[Role::KeyAdmin, Role::Operator]),
     (Verb::DestroyEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::PostponeEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::ExportLog, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
 ];
 
 impl Verb {
@@ -39,6 +41,7 @@ impl Verb {
             Self::ReplacePins => "replace_pins",
             Self::DestroyEpoch => "destroy_epoch",
             Self::PostponeEpoch => "postpone_epoch",
+            Self::ExportLog => "export_log",
         }
     }
 

@@ -187,6 +187,10 @@ fn action(path: &str) -> Action {
         "DestroyEpoch" => Action::DestroyEpoch,
         "PostponeEpoch" => Action::PostponeEpoch,
         "RotateRoot" => Action::RotateRoot,
+        "Checkpoint" => Action::Checkpoint,
+        "InclusionProof" => Action::InclusionProof,
+        "ConsistencyProof" => Action::ConsistencyProof,
+        "Export" => Action::Export,
         _ => Action::Status,
     }
 }

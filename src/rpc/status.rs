@@ -160,6 +160,7 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotATime => ErrorReason::NotATime,
         FieldReason::NotAWindow => ErrorReason::NotAWindow,
         FieldReason::NotAName => ErrorReason::NotAName,
+        FieldReason::NotInTheLog => ErrorReason::NotInTheLog,
         FieldReason::NotAHash => ErrorReason::NotAHash,
         FieldReason::NotAPeriod => ErrorReason::NotAPeriod,
     }

@@ -1,6 +1,7 @@
 //! Protobuf to the domain and back. INVARIANT: nothing passes inward but parsed domain types; a refusal names the request's
 //! field; bytes that were parsed are moved, not copied, so that they are wiped with the domain's value.
 
+pub(super) mod audit;
 pub(super) mod callers;
 pub(super) mod inquiry;
 pub(super) mod keys;

@@ -135,6 +135,11 @@ impl Row for SubjectRow {
 }
 
 impl SubjectRow {
+    /// All but the tag, which is made of the reference under an epoch's key, and made anew with the next.
+    pub(crate) fn lasting(&self) -> Canonical {
+        Self { tag: IndexTag([0; 16]), ..self.clone() }.canonical()
+    }
+
     pub fn wrap_slot(&self, epoch: Epoch) -> WrapSlot<'_> {
         WrapSlot {
             epoch,
@@ -199,6 +204,13 @@ impl Row for GrantRow {
             .i64(self.ended_at.map_or(0, |at| at.0))
             .i64(self.dek.0)
             .bytes(&self.serial)
+    }
+}
+
+impl GrantRow {
+    /// All but the tag, which is made of carrier and serial under an epoch's key, and made anew with the next.
+    pub(crate) fn lasting(&self) -> Canonical {
+        Self { tag: None, ..self.clone() }.canonical()
     }
 }
 

@@ -57,9 +57,9 @@ impl Vault {
         }
         let now = self.now();
         let mark = self.inner.mark.at();
-        let (counts, ledger, frontier) = self.store().read(|view| {
+        let (counts, ledger, tip) = self.store().read(|view| {
             let ledger = view.meta_i64("ledger_applied")?.unwrap_or(0);
-            Ok((view.counts(mark)?, ledger, view.audit_frontier()?))
+            Ok((view.counts(mark)?, ledger, view.audit_tip()?))
         })?;
         let mut warnings = self.inner.parts.root.warnings.clone();
         warnings.extend(self.inner.mark.warning(self.clock().now()));
@@ -67,6 +67,9 @@ impl Vault {
         if tampered > 0 {
             warnings
                 .push(format!("{tampered} due records fail their authentication and cannot be judged; see the log"));
+        }
+        if let Ok(notices) = self.inner.notices.lock() {
+            warnings.extend(notices.values().cloned());
         }
         if let Some(why) = self.store().poisoned() {
             warnings.push(format!("the store refuses until a restart: {why}"));
@@ -88,8 +91,8 @@ impl Vault {
             now,
             started_at: self.inner.started_at,
             counts,
-            audit_entries: frontier.size(),
-            audit_root: frontier.root(),
+            audit_entries: tip.entries(),
+            audit_root: tip.frontier.root(),
             ledger_entries: u64::try_from(ledger).unwrap_or(0),
             active_epoch: keyring.active().number(),
             generation: keyring.generation(),

@@ -26,6 +26,15 @@ const NO_PII: &[&str] = &[
     "Approval.decided_key",
     "Approval.digest",
     "ApproveRequest.approval_id",
+    "CheckpointResponse.note",
+    "CheckpointResponse.verifier_key",
+    "ConsistencyProofResponse.hashes",
+    "ConsistencyProofResponse.note",
+    "ExportResponse.lines",
+    "InclusionProofResponse.entry",
+    "InclusionProofResponse.hashes",
+    "InclusionProofResponse.leaf_hash",
+    "InclusionProofResponse.note",
     "Caller.enrolled_by",
     "Caller.issuer",
     "Caller.name",
@@ -268,6 +277,8 @@ const PRINTED: &[Printed] = printed![
     FindRequest FindResponse ListKeysRequest ListKeysResponse KeyEpoch RowsUnderEpoch KeyringCopy
     RotateKekRequest RotateKekResponse DestroyEpochRequest DestroyEpochResponse EpochDestroyed
     PostponeEpochRequest PostponeEpochResponse EpochPostponed RotateRootRequest RotateRootResponse
+    CheckpointRequest CheckpointResponse InclusionProofRequest InclusionProofResponse
+    ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
 ];
 
 fn canary() -> String {
@@ -307,6 +318,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(
             &proto::PostponeEpochResponse::decode(bytes("PostponeEpochResponse").as_slice()).unwrap().result.unwrap(),
         ),
+        print(&proto::ExportResponse::decode(bytes("ExportResponse").as_slice()).unwrap().result.unwrap()),
     ];
     let names = [
         "FieldValue",
@@ -318,6 +330,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "FindRequest",
         "DestroyEpochResponse",
         "PostponeEpochResponse",
+        "ExportResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();

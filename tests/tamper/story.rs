@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use strongroom::audit::entry::RequestId;
+use strongroom::audit::entry::{Action, Entry, RefusalCode, RequestId};
 use strongroom::crypto::entropy::{OsEntropy, SeededEntropy};
 use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::root::RootKey;
@@ -19,10 +19,11 @@ use strongroom::domain::token::Token;
 use strongroom::domain::vocabulary::{Class, EraseReason, EventKind};
 use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
-use strongroom::store::{Store, StoreError, StorePaths};
+use strongroom::store::{Store, StoreError, StorePaths, Tx};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, KeySettings, Named, OnTheMachine, Parts,
-    ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word, enrol_on_the_machine,
+    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, KeySettings, LogKeeping, Named, OnTheMachine,
+    Parts, ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word,
+    enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -169,6 +170,20 @@ pub fn new_keyring() -> Arc<Keyring> {
     Arc::new(Keyring::create(&RootKey::generate(&OsEntropy), START, &OsEntropy))
 }
 
+/// Grows the log until whole subtrees of it are stored, and signs two heads.
+async fn signed(vault: &Vault) {
+    vault.sign_now().await.unwrap();
+    vault.refused(&call(SHOP, 0), Action::Status, RefusalCode::Limit).await.unwrap();
+    let entries = vault.store().read(|view| view.leaves(0, 0..1)).unwrap();
+    let one = Entry::from_bytes(&entries[0]).unwrap();
+    let write = move |tx: &mut Tx<'_>| {
+        (0..200).for_each(|_| tx.log(one.clone()));
+        Ok(())
+    };
+    vault.store().run("grow", write).await.unwrap();
+    vault.sign_now().await.unwrap();
+}
+
 impl Story {
     pub fn tell() -> Self {
         Self::tell_steps(STORY)
@@ -190,6 +205,7 @@ impl Story {
             }
             clock.advance(2 * DAY);
             vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 0)).await.unwrap();
+            signed(&vault).await;
         });
         drop(vault);
         story.end = clock.now();
@@ -247,6 +263,7 @@ impl Story {
             root: RootStatus::default(),
             limits: strongroom::policy::limits::Limits::default(),
             keys: KeySettings::default(),
+            log: LogKeeping { name: "story".parse().unwrap(), keep_years: 3 },
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

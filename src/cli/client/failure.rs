@@ -169,6 +169,9 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotATime => "give a time at most 5 minutes ahead and not more than a year before the record",
         R::NotAWindow => "a grant's window ends after now and within a year; its reads are 1 to 1000",
         R::NotAName => "a name is 1 to 63 characters of a-z, 0-9 and '-', starting with a letter",
+        R::NotInTheLog => {
+            "the log has no such year, entry or size, or keeps it no more; see `strongroom audit checkpoint`"
+        }
         R::Malformed => {
             "the server cannot read the request; is it another version, or the message larger than 256 KiB?"
         }

@@ -1,10 +1,11 @@
 //! The statements that read. INVARIANT: every statement starts with its function's name, and a column that does not decode
 //! is named without its value.
 
-mod callers;
 mod inquiry;
 mod index;
 mod rewrap;
+pub(super) mod callers;
+mod log;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
@@ -26,7 +27,7 @@ pub(super) struct Reader<'a> {
 }
 
 /// A decoded row, or the column that does not decode.
-type Decoded<T> = rusqlite::Result<Result<T, &'static str>>;
+pub(super) type Decoded<T> = rusqlite::Result<Result<T, &'static str>>;
 
 impl Reader<'_> {
     /// Runs `work` in one snapshot.
@@ -65,7 +66,7 @@ impl Reader<'_> {
             .map_err(|column| StoreError::Corrupt { table, column })
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         table: &'static str,
         text: &'static str,
@@ -175,7 +176,7 @@ fn grant(row: &SqlRow<'_>) -> Decoded<GrantRow> {
     }))
 }
 
-fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
+pub(super) fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
     Ok(Ok(IdempotencyRow {
         digest: need!(array(row, "digest")?, "digest"),
         request: need!(array(row, "request")?, "request"),
@@ -186,7 +187,7 @@ fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
     }))
 }
 
-fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
+pub(super) fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
     Ok(Ok(TombstoneRow {
         digest: TokenDigest(need!(array(row, "digest")?, "digest")),
         tenant: need!(tenant(row, "tenant")?, "tenant"),

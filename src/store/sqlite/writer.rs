@@ -15,9 +15,11 @@ use tokio::sync::oneshot;
 
 use super::read::Reader;
 use super::{sql, write};
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::entry::Entry;
-use crate::audit::tree::Frontier;
-use crate::audit::verify::Batch;
+use crate::audit::log::{Tip, year};
+use crate::audit::proof::STORED_FROM;
+use crate::audit::tree::Node;
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::Epoch;
@@ -26,7 +28,9 @@ use crate::domain::time::SECOND;
 use crate::store::ids::Ids;
 use crate::store::ledger::{Ledger, LedgerEntry};
 use crate::store::reserve::{Reserve, ReserveState, TAKES_AWAY};
-use crate::store::tx::{Tx, Writes as _, stamp};
+use crate::store::state::{State as Sums, Tally, tally};
+use crate::store::tx::log::{Cut, KeptNote, LogReads as _, LogWrites as _};
+use crate::store::tx::{Reads as _, Tx, Writes as _, stamp};
 use crate::store::{Flags, HeadStamp, StoreError, StorePaths, rows::MetaRow};
 
 /// How many closures one commit may hold.
@@ -115,13 +119,14 @@ impl Writer {
         let ledger = Ledger::open(&paths.ledger, &keyring)?;
         let reserve = Reserve::open(paths, reserve)?;
         let poison = Arc::new(OnceLock::new());
-        let (frontier, bound, fresh) = recover(&connection, &keyring, &ledger)?;
+        let Recovered { tip, sums, adopted, bound, fresh } = recover(&connection, &keyring, &ledger)?;
         let ids = Arc::new(Ids::from(bound));
         let (jobs, queue) = sync_channel(QUEUE);
         let mut state = State {
             connection,
             ledger,
-            frontier,
+            tip,
+            sums,
             keyring,
             shared,
             clock,
@@ -133,6 +138,9 @@ impl Writer {
         };
         if fresh {
             state.put_meta("ledger_applied", 0_i64.to_le_bytes().to_vec())?;
+        }
+        if adopted {
+            state.adopt_log()?;
         }
         // An empty commit reserves the first ids, and shows that the disk takes writes.
         match state.try_commit(&mut []) {
@@ -229,7 +237,10 @@ impl Drop for Guard {
 struct State {
     connection: Connection,
     ledger: Ledger,
-    frontier: Frontier,
+    /// The log's last tree.
+    tip: Tip,
+    /// The state of all rows, as of the last commit.
+    sums: Sums,
     keyring: Arc<Keyring>,
     /// The same, for those who read.
     shared: Arc<ArcSwap<Keyring>>,
@@ -247,6 +258,8 @@ struct State {
 struct Appended {
     entries: Vec<Entry>,
     ledger: Vec<LedgerEntry>,
+    cut: Option<Cut>,
+    change: Tally,
 }
 
 impl State {
@@ -362,7 +375,7 @@ impl State {
         if let Some(why) = self.poison.get() {
             return Err(StoreError::Poisoned(why.clone()));
         }
-        let before = self.frontier.clone();
+        let before = (self.tip.clone(), self.sums);
         self.begin()?;
         let mut appended = Appended::default();
         for work in works.iter_mut() {
@@ -378,7 +391,7 @@ impl State {
             .and_then(|()| bound.map_or(Ok(()), |bound| self.put_meta("next_id", bound.to_le_bytes().to_vec())))
             .and_then(|()| self.batch("commit", "-- commit\nCOMMIT"));
         if let Err(error) = committed {
-            self.frontier = before;
+            (self.tip, self.sums) = before;
             return Err(error);
         }
         if let Some(bound) = bound {
@@ -413,6 +426,8 @@ impl State {
             Ok(()) => {
                 appended.entries.append(&mut tx.entries);
                 appended.ledger.append(&mut tx.ledger);
+                appended.cut = tx.cut.take().or(appended.cut.take());
+                appended.change.add(&tx.change.borrow());
             }
             // SQLite may have rolled everything back, savepoints included.
             Err(StoreError::DiskFull) => return Err(StoreError::DiskFull),
@@ -433,13 +448,78 @@ impl State {
             let applied = applied?;
             self.put_meta("ledger_applied", applied.to_le_bytes().to_vec())?;
         }
-        if appended.entries.is_empty() {
-            return Ok(());
+        if !appended.entries.is_empty() {
+            self.append_entries(&appended.entries)?;
         }
-        let batch = Batch::extend(&mut self.frontier, &appended.entries, self.clock.now());
+        if let Some(cut) = &appended.cut {
+            self.cut(cut)?;
+        }
+        if !(appended.entries.is_empty() && appended.change.is_nothing()) {
+            self.sums.tally.add(&appended.change);
+            self.put_sums()?;
+        }
+        Ok(())
+    }
+
+    fn append_entries(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut nodes = Vec::new();
+        let batch = self.tip.extend(entries, self.clock.now(), &mut |node| nodes.push(node));
         let vouched = HeadStamp::of(self.keyring.active(), &batch.head);
         write::insert_audit_batch(&self.connection, &batch, &vouched)?;
-        self.put_meta("audit_frontier", self.frontier.to_bytes())
+        self.put_nodes(&nodes)?;
+        self.put_meta("audit_frontier", self.tip.to_bytes())
+    }
+
+    fn put_nodes(&self, nodes: &[Node]) -> Result<(), StoreError> {
+        let stored = nodes.iter().filter(|node| node.level >= STORED_FROM);
+        stored.into_iter().try_for_each(|node| write::log::insert_node(&self.connection, node))
+    }
+
+    /// Closes the year's tree with its last checkpoint, and begins the next one.
+    fn cut(&mut self, Cut { name, year, at }: &Cut) -> Result<(), StoreError> {
+        let (first, size) = (self.tip.first, self.tip.frontier.size());
+        if size == 0 || *year <= self.tip.year {
+            return Ok(());
+        }
+        let root = self.tip.frontier.root();
+        let (name, at) = (name.clone(), *at);
+        let last = Checkpoint { name, year: self.tip.year, first, size, root, at, is_last: true };
+        let rows = Reader { connection: &self.connection };
+        rows.delete_note(first, size)?;
+        let note = last.sign(self.keyring.signer());
+        rows.put_note(&KeptNote { first, size, is_last: true, note })?;
+        self.tip = self.tip.next(*year);
+        self.put_meta("audit_frontier", self.tip.to_bytes())
+    }
+
+    fn put_sums(&mut self) -> Result<(), StoreError> {
+        self.sums = Sums { entries: self.tip.entries(), number: self.sums.number + 1, ..self.sums };
+        self.put_meta("audit_state", self.sums.to_bytes(self.keyring.signer().state()))
+    }
+
+    /// Brings a store of an earlier build up to this one: its one log gets a name and its nodes, its rows become the state.
+    fn adopt_log(&mut self) -> Result<(), StoreError> {
+        self.batch("adopt_log", "-- adopt_log\nBEGIN IMMEDIATE")?;
+        let rows = Reader { connection: &self.connection };
+        if self.tip.is_unnamed() {
+            let mut again = Tip::default();
+            let mut nodes = Vec::new();
+            rows.leaves(0..self.tip.entries(), &mut |_, leaf| {
+                let hash = crate::audit::tree::leaf_hash(leaf);
+                again.frontier.append_hash(hash, &mut |node| nodes.push(node));
+            })?;
+            if again.frontier != self.tip.frontier {
+                return Err(StoreError::Refused("the audit log's entries do not lead to its frontier".to_owned()));
+            }
+            self.put_nodes(&nodes)?;
+            rows.audit_batches(0, 1, &mut |batch, _| {
+                self.tip.year = year(batch.head.at);
+                false
+            })?;
+            self.put_meta("audit_frontier", self.tip.to_bytes())?;
+        }
+        self.put_sums()?;
+        self.batch("adopt_log", "-- adopt_log\nCOMMIT")
     }
 
     fn put_meta(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
@@ -500,9 +580,20 @@ fn count(things: usize) -> f64 {
     things as f64
 }
 
-/// Checks that what the database remembers of the log and the ledger agrees with what they are; answers the log's frontier
-/// the first id that nobody can have, and whether this store is new.
-fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<(Frontier, i64, bool), StoreError> {
+/// What a start finds.
+struct Recovered {
+    tip: Tip,
+    sums: Sums,
+    /// An earlier build's store: its log and its state are to be written anew.
+    adopted: bool,
+    /// The first id that nobody can have.
+    bound: i64,
+    /// The store is new.
+    fresh: bool,
+}
+
+/// Checks that what the database remembers of the log, the ledger and its own state agrees with what they are.
+fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<Recovered, StoreError> {
     let rows = Reader { connection };
     let tx = Tx::new(&rows, &rows, keyring);
     let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
@@ -545,13 +636,37 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
         )));
     }
     let broken = || StoreError::Refused("the audit log's frontier does not fit its last head".to_owned());
-    let frontier = tx.audit_frontier()?;
+    let tip = tx.audit_tip()?;
     match last {
-        None if frontier.size() == 0 => {}
-        Some((size, root)) if size == frontier.size() && root == frontier.root() => {}
+        None if tip.entries() == 0 => {}
+        // Behind a cut the next tree has no entries yet.
+        Some((size, root)) if size == tip.entries() && (root == tip.frontier.root() || size == tip.first) => {}
         _ => return Err(broken()),
     }
-    Ok((frontier, remembered("next_id", 1)?, tx.meta_i64("ledger_applied")?.is_none()))
+    let (sums, adopted) = recover_sums(&rows, &tx, &tip, keyring)?;
+    let fresh = tx.meta_i64("ledger_applied")?.is_none();
+    Ok(Recovered { tip, sums, adopted, bound: remembered("next_id", 1)?, fresh })
+}
+
+/// The state as saved; made from the rows where an earlier build did not keep it.
+fn recover_sums(rows: &Reader<'_>, tx: &Tx<'_>, tip: &Tip, keyring: &Keyring) -> Result<(Sums, bool), StoreError> {
+    let is_earlier = tip.is_unnamed();
+    match tx.state()? {
+        Some((sums, _)) if sums.entries != tip.entries() => Err(StoreError::Refused(format!(
+            "the store's state is from when the log had {} entries, and it has {}",
+            sums.entries,
+            tip.entries()
+        ))),
+        Some((sums, tables)) if tables == crate::store::state::TABLES.len() => Ok((sums, is_earlier)),
+        None if tip.entries() > 0 && !is_earlier => {
+            Err(StoreError::Refused("the database has lost its own note of its state".to_owned()))
+        }
+        known => {
+            let (mut sums, tables) = known.unwrap_or_default();
+            sums.adopt(tables, &tally(rows, keyring.signer().state())?);
+            Ok((sums, true))
+        }
+    }
 }
 
 fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreError> {
@@ -559,3 +674,6 @@ fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreEr
     rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(|source| sql("last_head", source))
 }
+
+#[cfg(test)]
+mod tests;
