@@ -9,7 +9,7 @@
 //! How a write goes (`sqlite::writer`):
 //! ```text
 //! queue → BEGIN → for each closure: SAVEPOINT, run, RELEASE or ROLLBACK TO → erasure ledger: append, fsync
-//!       → audit batch → COMMIT (synchronous=FULL) → after erasures: wal_checkpoint(TRUNCATE) → answers
+//!       → audit batch, nodes, state → COMMIT (synchronous=FULL) → after erasures: wal_checkpoint(TRUNCATE) → answers
 //! ```
 
 mod ids;

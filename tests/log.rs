@@ -24,6 +24,7 @@ use common::House;
 use strongroom::audit::entry::{Action, Actor, Entry, RefusalCode, RequestId, SubjectTag, Verdict, Whom};
 use strongroom::crypto::entropy::{Entropy as _, OsEntropy, SeededEntropy, array};
 use strongroom::domain::caller::Role;
+use strongroom::domain::id::Epoch;
 use strongroom::domain::time::Timestamp;
 use strongroom::domain::vocabulary::{Class, Field, Outcome, Purpose};
 use strongroom::rpc::proto::audit_service_client::AuditServiceClient;
@@ -83,8 +84,10 @@ fn entry(number: u64) -> Entry {
         whom: match number % 6 {
             1 => Some(Whom::Caller { role: Role::Shop, name: "web".parse().unwrap() }),
             2 => Some(Whom::Certificate { role: Role::Carrier, name: "swift".parse().unwrap(), certificate }),
+            3 => Some(Whom::Epoch { epoch: Epoch(2), rows: number }),
             _ => None,
         },
+        count: (number % 9 == 4).then_some(70_000),
     }
 }
 
