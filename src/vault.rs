@@ -20,6 +20,7 @@ mod once;
 mod report_event;
 mod rewrap;
 mod roster;
+mod rotate;
 mod shipment;
 mod status;
 mod sweep;
@@ -51,9 +52,10 @@ pub use enrol::{
 pub use erase::Erase;
 pub use error::Error;
 pub use find::{Find, FoundTokens, Sought};
-pub use keys::{Kept, KeySettings, ListedEpoch, ListedKeys, PostponeEpoch, Progress};
+pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch};
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
+pub use rotate::{Kept, KeySettings, Progress};
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{RootStatus, Status};
 pub use sweep::Swept;
@@ -92,7 +94,7 @@ struct Inner {
     started_at: Timestamp,
     sweeper: sweep::Progress,
     roster: Roster,
-    keeper: keys::Keeper,
+    keeper: rotate::Keeper,
 }
 
 impl Vault {
@@ -103,7 +105,7 @@ impl Vault {
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
         let sweeper = sweep::Progress::default();
-        let keeper = keys::Keeper::default();
+        let keeper = rotate::Keeper::default();
         let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster, keeper }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.

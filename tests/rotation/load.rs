@@ -233,7 +233,11 @@ fn all_readable(house: &House, tokens: &[String]) {
         for by in [By::Email(email(n)), By::Phone(phone(n)), By::CustomerReference(format!("customer-{n}"))] {
             let (purpose, class) = (Purpose::SelfService.into(), Class::Account.into());
             let request = FindRequest { purpose, class, by: Some(by), page_size: 0, page_token: Vec::new() };
-            assert_eq!(house.run(shop.find(request)).unwrap().into_inner().tokens, [token.clone()], "record {n}");
+            assert_eq!(
+                house.run(shop.find(request)).unwrap().into_inner().tokens,
+                std::slice::from_ref(token),
+                "record {n}"
+            );
         }
     }
 }
