@@ -24,6 +24,7 @@ mod once;
 mod report_event;
 mod rewrap;
 mod roster;
+mod rotate;
 mod shipment;
 mod status;
 mod sweep;
@@ -60,11 +61,12 @@ pub use inquiry::{
     Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
     UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
 };
-pub use keys::{Kept, KeySettings, ListedEpoch, ListedKeys, PostponeEpoch, Progress};
+pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch};
 pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use measure::days;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
+pub use rotate::{Kept, KeySettings, Progress};
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{Confinement, RootStatus, Status};
 pub use sweep::Swept;
@@ -110,7 +112,7 @@ struct Inner {
     desk: inquiry::Desk,
     lock_outs: Arc<LockOuts>,
     measured: measure::Measured,
-    keeper: keys::Keeper,
+    keeper: rotate::Keeper,
     /// What those who work beside the vault want the operator to know, by who says it.
     notices: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -126,7 +128,7 @@ impl Vault {
         let lock_outs = Arc::new(LockOuts::new(parts.limits.clone()));
         lockout::watch(&lock_outs, &parts.store, &parts.clock);
         let measured = measure::Measured::default();
-        let keeper = keys::Keeper::default();
+        let keeper = rotate::Keeper::default();
         let inner = Inner {
             parts,
             kept_policies,

@@ -2,7 +2,7 @@
 //! Seen red by hand: with the opt-in unasked in `vault::find`, `a_class_that_does_not_opt_in_…` finds; with `is_held_by` always
 //! true, `an_index_row_that_was_bent_…` leads to a stranger's record.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 #[path = "common/people.rs"]

@@ -315,7 +315,7 @@ fn a_role_finds_by_what_it_sees_and_by_nothing_else() {
                         Ok(messages) => {
                             hold_nothing_but(&messages.concat(), &specimens, &BTreeSet::new());
                             let page = FindResponse::decode(messages[0].as_slice()).unwrap();
-                            assert_eq!(page.tokens, [specimen.token.clone()]);
+                            assert_eq!(page.tokens, std::slice::from_ref(&specimen.token));
                             'f'
                         }
                         Err(status) => match (status.code(), reason(status).as_str()) {

@@ -258,7 +258,7 @@ impl Shop {
         };
         for value in [By::Email(email.clone()), By::CustomerReference(reference)] {
             let page = served.run(self.tokens.find(by(value))).unwrap().into_inner();
-            assert_eq!(page.tokens, [token.clone()]);
+            assert_eq!(page.tokens, std::slice::from_ref(&token));
         }
         let (unknown, no_email, no_phone) = (canaries.email(), canaries.word("no-email"), canaries.word("no-phone"));
         for value in [

@@ -84,6 +84,9 @@ pub struct Page {
     pub limit: usize,
 }
 
+/// Rows by their numbers, each with its own verdict, as one that was altered must not hold up the others.
+pub type EachOf<Id, R> = Vec<(Id, Result<R, StoreError>)>;
+
 pub(crate) trait RewrapReads {
     fn has_tables(&self) -> Result<bool, StoreError>;
     /// Every table that has an `epoch` column, whether anyone here knows it or not.
@@ -114,12 +117,11 @@ impl View<'_> {
         self.reads.deks_under(page)
     }
 
-    /// Each row with its own verdict, as one that was altered must not hold up the others.
-    pub fn subjects_under(&self, page: Page) -> Result<Vec<(SubjectId, Result<SubjectRow, StoreError>)>, StoreError> {
+    pub fn subjects_under(&self, page: Page) -> Result<EachOf<SubjectId, SubjectRow>, StoreError> {
         Ok(self.reads.subjects_under(page)?.into_iter().map(|row| (row.0.id, self.checked(row))).collect())
     }
 
-    pub fn grants_under(&self, page: Page) -> Result<Vec<(GrantId, Result<GrantRow, StoreError>)>, StoreError> {
+    pub fn grants_under(&self, page: Page) -> Result<EachOf<GrantId, GrantRow>, StoreError> {
         Ok(self.reads.grants_under(page)?.into_iter().map(|row| (row.0.id, self.checked(row))).collect())
     }
 
