@@ -24,10 +24,6 @@ pub struct Hunt {
 }
 
 impl Hunt {
-    pub fn keys(&self) -> BTreeSet<&str> {
-        self.found.values().flatten().map(|found| found.key.as_str()).collect()
-    }
-
     fn look(&mut self, hunter: &Hunter, surely: &[u8], place: &str, bytes: &[u8]) {
         self.read += bytes.len();
         self.saw |= bytes.windows(surely.len()).any(|window| window == surely);
