@@ -12,6 +12,7 @@ mod people;
 mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use common::{House, START, order, wire_time};
 use people::{enrol_of, log, mint, reason};
@@ -20,18 +21,23 @@ use story::{Read, Story, actors};
 use strongroom::audit::entry::{Action, RefusalCode, Verdict, Whom};
 use strongroom::cli::dev::TRUST_DOMAIN;
 use strongroom::cli::mint::{Authority, LeafSpec};
-use strongroom::domain::caller::Role;
+use strongroom::domain::caller::{Caller, CertificateHash, Role};
+use strongroom::domain::field::IdempotencyKey;
 use strongroom::domain::id::TenantId;
 use strongroom::domain::time::{Clock as _, DAY, HOUR, MINUTE, SECOND, SystemClock, Timestamp};
+use strongroom::domain::token::Token;
+use strongroom::domain::vocabulary::EraseReason;
 use strongroom::rpc::identity::certificate_in;
 use strongroom::rpc::proto::inquiry_service_client::InquiryServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
-    AuditEntry, BatchDetokenizeRequest, DetokenizeRequest, EraseRequest, EventKind, ExplainRequest, Field,
-    GetDeliveryRequest, GrantShipmentRequest, Outcome, Purpose, RefusalGroup, RefusalsRequest, RevokeShipmentRequest,
-    SeenByRequest, SeenSummary, SubjectSeen, UnusedGrant, UnusedGrantState, UnusedGrantsRequest, WhoSawRequest,
+    AuditEntry, BatchDetokenizeRequest, DescribeRequest, DetokenizeRequest, EraseRequest, EventKind, ExplainRequest,
+    Field, GetDeliveryRequest, GrantShipmentRequest, Outcome, Purpose, RefusalGroup, RefusalsRequest,
+    RevokeShipmentRequest, SeenByRequest, SeenSummary, SubjectSeen, UnusedGrant, UnusedGrantState, UnusedGrantsRequest,
+    WhoSawRequest,
 };
-use strongroom::rpc::proto::{Class, TokenizeStreamRequest, tokenize_stream_response};
+use strongroom::rpc::proto::{TokenizeStreamRequest, tokenize_stream_response};
+use strongroom::vault::{Call, Erase, Named, Part, Period as AskedPeriod, Seen, SeenBy};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -513,6 +519,8 @@ fn the_refusals_of_a_day_are_that_days_and_say_why() {
     }
     house.clock.advance(DAY - SECOND);
     read(&house, (Role::Operator, "oncall"), &token, &[Field::Address], Purpose::Fulfilment).unwrap_err();
+    let mut oncall = TokenServiceClient::new(house.channel(Role::Operator, "oncall"));
+    house.run(oncall.describe(DescribeRequest { token: token.clone() })).unwrap_err();
     house.clock.advance(SECOND);
     mint(&house, Role::Warehouse, "stranger");
     // Refused by the guard around the service, before any handler.
@@ -521,12 +529,14 @@ fn the_refusals_of_a_day_are_that_days_and_say_why() {
         let row = |group: RefusalGroup| (group.times, group.refusal, group.action, group.name, group.why);
         refusals(&house, AUDITOR, period).into_iter().map(row).collect()
     };
-    let row = |times, code: RefusalCode, name: &str| {
-        (times, code.to_string(), "detokenize".to_owned(), name.to_owned(), code.meaning().to_owned())
+    let row = |times, code: RefusalCode, action: &str, name: &str| {
+        (times, code.to_string(), action.to_owned(), name.to_owned(), code.meaning().to_owned())
     };
-    let forbidden = |times, name| row(times, RefusalCode::Forbidden, name);
-    assert_eq!(told(day(0)), [forbidden(3, "desk"), forbidden(1, "oncall")]);
-    assert_eq!(told(day(1)), [row(1, RefusalCode::NotEnrolled, "stranger")]);
+    let forbidden = |times, action, name| row(times, RefusalCode::Forbidden, action, name);
+    let expected =
+        [forbidden(3, "detokenize", "desk"), forbidden(1, "detokenize", "oncall"), forbidden(1, "describe", "oncall")];
+    assert_eq!(told(day(0)), expected);
+    assert_eq!(told(day(1)), [row(1, RefusalCode::NotEnrolled, "detokenize", "stranger")]);
     assert_eq!(told(day(2)), []);
     assert_eq!(told(day(-1)), []);
 }
@@ -581,44 +591,45 @@ fn grants_that_nobody_read_are_told_with_their_terms_and_how_they_stand() {
     assert_eq!(told(unused(&house, Some(START.plus(1)))).len(), expected.len());
 }
 
+/// Stores so many orders, each of a customer of its own.
+fn store(house: &House, first: usize, count: usize) -> Vec<String> {
+    let items: Vec<_> =
+        (first..first + count).map(|number| TokenizeStreamRequest { item: Some(order(number)) }).collect();
+    let mut tokens = house.tokens();
+    house.run(async {
+        let mut replies = tokens.tokenize_stream(tokio_stream::iter(items)).await.unwrap().into_inner();
+        let mut stored = Vec::new();
+        while let Some(reply) = replies.message().await.unwrap() {
+            let Some(tokenize_stream_response::Result::Done(done)) = reply.result else { unreachable!("stored") };
+            stored.push(done.token);
+        }
+        stored
+    })
+}
+
+const PACKING: (Role, &str) = (Role::Warehouse, "packing");
+
+fn read_all(house: &House, tokens: &[String]) {
+    let mut reader = TokenServiceClient::new(house.channel(PACKING.0, PACKING.1));
+    for page in tokens.chunks(256) {
+        let (fields, purpose) = (vec![Field::Address.into()], Purpose::Fulfilment.into());
+        house.run(reader.batch_detokenize(BatchDetokenizeRequest { tokens: page.to_vec(), fields, purpose })).unwrap();
+    }
+}
+
 #[test]
 fn an_answer_is_of_its_moment_whatever_is_written_meanwhile() {
     const BEFORE: usize = 150;
     let house = House::new();
-    let store = |first: usize, count: usize| -> Vec<String> {
-        let item = |number| {
-            let mut request = order(number);
-            request.class = Class::Order.into();
-            TokenizeStreamRequest { item: Some(request) }
-        };
-        let items: Vec<_> = (first..first + count).map(item).collect();
-        let mut tokens = house.tokens();
-        house.run(async {
-            let mut replies = tokens.tokenize_stream(tokio_stream::iter(items)).await.unwrap().into_inner();
-            let mut stored = Vec::new();
-            while let Some(reply) = replies.message().await.unwrap() {
-                let Some(tokenize_stream_response::Result::Done(done)) = reply.result else { unreachable!("stored") };
-                stored.push(done.token);
-            }
-            stored
-        })
-    };
-    let packing = (Role::Warehouse, "packing");
-    let read_all = |tokens: &[String]| {
-        let mut reader = TokenServiceClient::new(house.channel(packing.0, packing.1));
-        let (fields, purpose) = (vec![Field::Address.into()], Purpose::Fulfilment.into());
-        let request = BatchDetokenizeRequest { tokens: tokens.to_vec(), fields, purpose };
-        house.run(reader.batch_detokenize(request)).unwrap();
-    };
-    let before = store(0, BEFORE);
-    read_all(&before);
+    let before = store(&house, 0, BEFORE);
+    read_all(&house, &before);
     let (since, until) = (Some(wire_time(START.plus(-DAY))), Some(wire_time(START.plus(DAY))));
-    let (role, name) = (packing.0 as i32, packing.1.to_owned());
+    let (role, name) = (PACKING.0 as i32, PACKING.1.to_owned());
     let request = SeenByRequest { role, name, certificate: String::new(), since, until };
     let mut parts = house.run(inquiry(&house, OFFICER).seen_by(request.clone())).unwrap().into_inner();
     // While the answer waits to be read: others come in and are read, and some of those that were seen go.
-    let after = store(BEFORE, 50);
-    read_all(&after);
+    let after = store(&house, BEFORE, 50);
+    read_all(&house, &after);
     let erased: BTreeSet<&String> = before.iter().step_by(10).collect();
     let mut tokens = house.tokens();
     for token in &erased {
@@ -639,9 +650,85 @@ fn an_answer_is_of_its_moment_whatever_is_written_meanwhile() {
     let gone = sums.subjects_without_token + sums.gone_subject_days;
     assert_eq!((sums.subjects, sums.subjects + gone), (told.len() as u64, BEFORE as u64), "whoever went is counted");
 
-    let again = seen_by(&house, packing, always(&house));
+    let again = seen_by(&house, PACKING, always(&house));
     assert_eq!(again.0.len(), BEFORE - erased.len() + after.len());
     assert_eq!(again.1.gone_subject_days, erased.len() as u64);
+}
+
+#[test]
+fn a_token_whose_record_goes_between_its_opening_and_its_logging_is_not_told() {
+    // The tokens of one release are opened in one page of this size.
+    const RELEASED: usize = 64;
+    const PAGES: usize = 6;
+    let house = House::new();
+    let tokens = store(&house, 0, RELEASED * PAGES);
+    read_all(&house, &tokens);
+    let vault = &house.running().vault;
+    let call = |role: Role, name: &str| {
+        let uri = format!("spiffe://{TRUST_DOMAIN}/tenant/{}/{}/{name}", house.tenant(), role.as_str());
+        let caller = Caller::from_uri(&uri, TRUST_DOMAIN, CertificateHash([7; 32])).unwrap();
+        Call { caller, request: vault.new_request() }
+    };
+    let caller = Named { role: PACKING.0, name: PACKING.1.parse().unwrap() };
+    let period = AskedPeriod { since: START, until: START.plus(DAY) };
+    let (officer, ask) = (call(OFFICER.0, OFFICER.1), SeenBy { caller, certificate: None, period });
+    // Nobody reads the answer yet, so that it stops after its first parts; then the writer stops too.
+    let mut answer = house.run(vault.seen_by(&officer, &ask)).unwrap();
+    let pause = || std::thread::sleep(Duration::from_millis(300));
+    pause();
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let store = vault.store().clone();
+    let holding = std::thread::spawn(move || {
+        let hold = move |_: &mut strongroom::store::Tx<'_>| {
+            let _ = held.lock().unwrap().recv();
+            Ok(())
+        };
+        store.run_blocking("hold", hold).unwrap();
+    });
+    pause();
+    // One of each page is erased: behind what holds the writer, ahead of the next page's entry.
+    let going: Vec<&String> = tokens.iter().step_by(RELEASED).collect();
+    let erasing: Vec<_> = going
+        .iter()
+        .map(|token| {
+            let (vault, shop) = (vault.clone(), call(Role::Shop, "backend"));
+            let key = IdempotencyKey::parse("idempotency_key", format!("erase-{token}")).unwrap();
+            let erase = Erase { key, token: Token::parse(token).unwrap(), reason: EraseReason::SubjectRequest };
+            house.runtime.spawn(async move { vault.erase(&shop, &erase).await })
+        })
+        .collect();
+    pause();
+    let (mut told, mut parts) = (Vec::new(), Vec::new());
+    // Now there is room for a part: the next page is opened, and its entry waits.
+    parts.extend(house.run(answer.recv()));
+    parts.extend(house.run(answer.recv()));
+    parts.extend(house.run(answer.recv()));
+    pause();
+    go_on.send(()).unwrap();
+    while let Some(part) = house.run(answer.recv()) {
+        parts.push(part);
+    }
+    for part in parts {
+        let Part::Rows(rows) = part.unwrap() else { continue };
+        told.extend(rows.into_iter().filter_map(|row| match row {
+            Seen::Subject(seen) => Some(seen.tokens[0].to_text()),
+            Seen::Summary(_) => None,
+        }));
+    }
+    holding.join().unwrap();
+    for erasing in erasing {
+        house.run(erasing).unwrap().unwrap();
+    }
+
+    let story = log(&house);
+    let first_erasure = story.iter().position(|entry| entry.action == Action::Erase).unwrap();
+    let releases = story[..first_erasure].iter().filter(|entry| entry.action == Action::SeenBy).count() - 1;
+    assert!((1..PAGES).contains(&releases), "{releases} pages went before the erasures, and one was open");
+    let told: BTreeSet<&String> = told.iter().collect();
+    let of_those_that_went: Vec<bool> = going.iter().map(|token| told.contains(token)).collect();
+    assert_eq!(of_those_that_went, (0..PAGES).map(|page| page < releases).collect::<Vec<_>>());
+    assert!(tokens.iter().filter(|token| !going.contains(token)).all(|token| told.contains(token)));
 }
 
 #[test]
