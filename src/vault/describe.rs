@@ -86,7 +86,8 @@ fn kept(loaded: Loaded, now: Timestamp) -> Description {
 /// Why a record is due when it is, in the vocabulary's words.
 pub(crate) fn due_by(due: &Due) -> String {
     let by = match due.by {
-        DueReason::Event(kind) => format!("after {kind}"),
+        DueReason::Event(kind) | DueReason::Deadline(kind) => format!("after {kind}"),
+        DueReason::Request => "on request".to_owned(),
         DueReason::ClosedLast(kind) => format!("at {kind}"),
         DueReason::Cap => "cap".to_owned(),
         DueReason::Inactive => "inactive".to_owned(),

@@ -242,7 +242,9 @@ pub(crate) fn ends(kind: EventKind, ordinal: u32, parcel: u32) -> bool {
         | EventKind::RefundOpened
         | EventKind::RefundSettled
         | EventKind::AccountActive
-        | EventKind::AccountCancelled => false,
+        | EventKind::AccountCancelled
+        | EventKind::ClearingRequested
+        | EventKind::MinorFound => false,
     }
 }
 
