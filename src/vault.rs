@@ -18,6 +18,7 @@ mod once;
 mod report_event;
 mod roster;
 mod shipment;
+mod stage;
 mod status;
 mod sweep;
 mod tokenize;

@@ -104,6 +104,14 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
+        /// A field's own retention was over: shredded, and the record goes on without it.
+        Stage = 80 "stage",
+        /// Why and when a record and its fields are due.
+        Explain = 81 "explain",
+        /// A new retention policy was put forward.
+        ProposePolicy = 82 "propose_policy",
+        /// A new retention policy took force for new records.
+        AdoptPolicy = 83 "adopt_policy",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

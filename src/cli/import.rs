@@ -244,7 +244,8 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NotAHash
         | R::AlreadyEnrolled
         | R::NotTwoPeople
-        | R::ApprovalOver => false,
+        | R::ApprovalOver
+        | R::RetentionOver => false,
     }
 }
 

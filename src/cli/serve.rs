@@ -292,6 +292,9 @@ fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io:
                     if swept.destroyed > 0 {
                         tracing::info!(destroyed = swept.destroyed, "records were destroyed: their retention was over");
                     }
+                    if swept.staged > 0 {
+                        tracing::info!(staged = swept.staged, "records go on without what was over of them");
+                    }
                     if swept.more {
                         pause = Duration::ZERO;
                     }

@@ -116,6 +116,7 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotAWindow => ErrorReason::NotAWindow,
         FieldReason::NotAName => ErrorReason::NotAName,
         FieldReason::NotAHash => ErrorReason::NotAHash,
+        FieldReason::RetentionOver => ErrorReason::RetentionOver,
     }
 }
 

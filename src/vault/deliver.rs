@@ -14,6 +14,7 @@ use crate::domain::time::{DAY, Timestamp};
 use crate::domain::vocabulary::{EventKind, Field, Outcome, Purpose};
 use crate::policy::facts::Event;
 use crate::policy::release::decide;
+use crate::policy::retention::Piece;
 use crate::store::rows::{GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -194,7 +195,9 @@ fn barred(call: &Call, found: &Granted, now: Timestamp) -> Option<RefusalCode> {
     if grant.reads >= grant.read_limit {
         return Some(RefusalCode::ReadLimit);
     }
-    found.loaded.is_due(now).then_some(RefusalCode::Expired)
+    // An address without its lines leads to no door.
+    let is_over = [Piece::Whole(Field::Address), Piece::AddressLines].into_iter().any(|piece| found.loaded.is_over(piece));
+    (found.loaded.is_due(now) || is_over).then_some(RefusalCode::Expired)
 }
 
 /// Gate 1 and the opening. `None`: not for this caller, or no address left.

@@ -9,7 +9,7 @@ use crate::domain::id::{PolicyVersion, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, EraseReason, Field};
-use crate::policy::retention::{Due, DueReason};
+use crate::policy::retention::{Due, DueReason, Piece};
 use crate::store::StoreError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +78,7 @@ fn kept(loaded: Loaded, now: Timestamp) -> Description {
         stored_at: loaded.row.stored_at,
         due: loaded.due.at,
         due_by: due_by(&loaded.due),
-        fields: loaded.row.fields.iter().collect(),
+        fields: loaded.row.fields.iter().filter(|field| !loaded.is_over(Piece::Whole(*field))).collect(),
         policy_version: loaded.row.policy_version,
     }
 }
