@@ -73,7 +73,8 @@ A whole configuration (relative paths start at the file's folder):
 
   [[tenant]]
   name = \"kitchenware\"
-  policy = \"builtin:kitchenware\"           # or the path of a policy file
+  policy = \"builtin:kitchenware\"           # or builtin:general, builtin:cross-border, or a policy file's path
+  # parameters = { working_days = 5 }      # the shop's own figures; builtin:general needs years
 
   [[carrier]]
   name = \"swift\"

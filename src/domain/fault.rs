@@ -17,6 +17,14 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// A field whose own retention is over is released all the same.
+    StageReadable = 40,
+    /// A record goes on with what is over of it.
+    StageKept = 41,
+    /// Everything is due a day early.
+    DueEarly = 42,
+    /// A policy that shortens something takes force by one person's word.
+    ShorteningUnwatched = 43,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +66,10 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "stage-readable" => Some(Fault::StageReadable),
+            "stage-kept" => Some(Fault::StageKept),
+            "due-early" => Some(Fault::DueEarly),
+            "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
             _ => None,
         }
     }

@@ -16,8 +16,9 @@ mod calendar;
 mod diff;
 mod file;
 
+use crate::domain::fault::{Fault, planted};
 use crate::domain::id::PolicyVersion;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{DAY, Timestamp};
 use crate::domain::vocabulary::{Class, EventKind, Field};
 use crate::policy::facts::Facts;
 use calendar::{Calendar, Length};
@@ -266,6 +267,7 @@ impl Policy {
     }
 
     fn later(&self, start: Timestamp, term: &Term) -> Timestamp {
+        let start = if planted(Fault::DueEarly) { start.plus(-DAY) } else { start };
         self.calendar.later(start, term.length)
     }
 }

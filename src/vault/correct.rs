@@ -10,6 +10,7 @@ use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::envelope::seal;
 use crate::crypto::slot::{Part, SealSlot};
+use crate::domain::fault::{Fault, planted};
 use crate::domain::field::{FieldReason, FieldValue, IdempotencyKey};
 use crate::domain::id::{DekId, Revision};
 use crate::domain::time::Timestamp;
@@ -116,7 +117,7 @@ impl Vault {
             return Err(Error::RevisionConflict);
         }
         let fields = self.fields_after(loaded, ask)?;
-        Ok(self.next_revision(view, loaded, fields, &ask.fields, self.inner.mark.at())?)
+        Ok(self.next_revision(view, loaded, fields, &ask.fields, self.inner.mark.tick(self.clock()))?)
     }
 
     /// The fields the next revision holds, if the class may hold each and something is left.
@@ -156,7 +157,7 @@ impl Vault {
         mark: Timestamp,
     ) -> Result<Prepared, StoreError> {
         let old_key = loaded.key(view)?;
-        let ripe = loaded.ripe(mark);
+        let ripe = if planted(Fault::StageKept) { Vec::new() } else { loaded.ripe(mark) };
         let fields = ripe.iter().fold(fields, |fields, piece| fields.without_piece(*piece));
         let record = RecordRow {
             revision: Revision(loaded.row.revision.0.saturating_add(1)),

@@ -10,6 +10,7 @@ use super::error::{Error, unopened};
 use crate::audit::entry::SubjectTag;
 use crate::crypto::envelope::{Dek, Plaintext, Sealed, WrappedDek, open, unwrap};
 use crate::crypto::slot::{DekUse, Part, SealSlot};
+use crate::domain::fault::{Fault, planted};
 use crate::domain::field::FieldValue;
 use crate::domain::id::{DekId, RecordId};
 use crate::domain::time::Timestamp;
@@ -107,6 +108,9 @@ impl Loaded {
 
     /// Whether the piece was here, and its own retention is over; the record's may not be.
     pub(crate) fn is_over(&self, piece: Piece) -> bool {
+        if planted(Fault::StageReadable) {
+            return false;
+        }
         self.row.fields.is_over(piece) || self.row.fields.holds_piece(piece) && self.is_stage_due(piece, self.at)
     }
 

@@ -13,6 +13,7 @@ use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::{DAY, SimulatedClock, SystemClock, Timestamp};
+use strongroom::policy::retention::Policy;
 use strongroom::rpc::client::{ClientFiles, connect};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::field_value::Value;
@@ -40,6 +41,21 @@ pub struct House {
 impl House {
     /// A new vault, serving.
     pub fn new() -> Self {
+        let mut house = Self::unstarted();
+        house.start();
+        house
+    }
+
+    /// A new vault, serving under this retention policy.
+    pub fn under(policy: Policy) -> Self {
+        let mut house = Self::unstarted();
+        house.config.policies.insert(house.tenant(), policy);
+        house.start();
+        house
+    }
+
+    /// A new vault that has never served.
+    pub fn unstarted() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let free = "127.0.0.1:0".parse().unwrap();
         let data = dir.path().join("data");
@@ -49,9 +65,7 @@ impl House {
         config.sweep_interval = Duration::from_secs(3_600);
         let clock = SimulatedClock::starting_at(START);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut house = Self { dir, config, clock, runtime, running: None };
-        house.start();
-        house
+        Self { dir, config, clock, runtime, running: None }
     }
 
     pub fn start(&mut self) {
