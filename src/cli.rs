@@ -20,6 +20,7 @@ mod grant;
 mod import;
 mod keys;
 pub mod mint;
+mod policy;
 mod revoke;
 pub mod serve;
 mod status;
@@ -65,6 +66,8 @@ enum Command {
     #[command(subcommand)]
     Retention(Retention),
     #[command(subcommand)]
+    Policy(policy::Args),
+    #[command(subcommand)]
     Certs(certs::Args),
     #[command(subcommand)]
     Keys(keys::Args),
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => keys::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Callers(args) => callers::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Approve(args) => client(approve::run(args)),
         Command::Import(args) => client(import::run(args)),
         Command::Tokenize(args) => client(tokenize::run(args)),

@@ -12,6 +12,7 @@ mod lifecycle_service;
 pub mod listener;
 mod operations_service;
 pub mod proto;
+mod retention_service;
 mod status;
 mod token_service;
 pub mod trust;
@@ -30,6 +31,7 @@ use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
+use proto::retention_service_server::RetentionServiceServer;
 use proto::token_service_server::TokenServiceServer;
 use trust::Trust;
 
@@ -48,6 +50,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
     let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
+    let retention = RetentionServiceServer::new(retention_service::Retention::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -56,5 +59,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    // A whole policy file comes in here.
+    routes.add_service(Guarded::new(retention.max_decoding_message_size(MAX_MESSAGE), &door));
     routes.routes()
 }

@@ -11,7 +11,9 @@ mod destroy;
 mod detokenize;
 mod enrol;
 mod erase;
+mod explain;
 mod error;
+mod in_force;
 mod loaded;
 mod mark;
 mod once;
@@ -48,6 +50,8 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use explain::{Explanation, PieceDue, WhyDue};
+pub use in_force::Proposed;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
@@ -56,6 +60,7 @@ pub use sweep::Swept;
 pub use tokenize::Tokenize;
 
 use call::Draft;
+use in_force::{HeldBack, take_force};
 use mark::Mark;
 use roster::Roster;
 
@@ -87,20 +92,24 @@ struct Inner {
     started_at: Timestamp,
     sweeper: sweep::Progress,
     roster: Roster,
+    held_back: HeldBack,
 }
 
 impl Vault {
     /// Takes the store into service: applies what the erasure ledger holds beyond it, then logs the start.
-    pub async fn open(parts: Parts) -> Result<Self, Error> {
+    pub async fn open(mut parts: Parts) -> Result<Self, Error> {
         let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
-        vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
-        vault.store().run("first_marks", vault.inner.mark.saver()).await?;
+        parts.store.run("first_marks", mark.saver()).await?;
+        let request = RequestId(array(parts.entropy.as_ref()));
+        let held_back = take_force(&mut parts, &kept_policies, request, started_at).await?;
+        let sweeper = sweep::Progress::default();
+        let inner = Inner { parts, kept_policies, mark, started_at, sweeper, roster, held_back };
+        let vault = Self { inner: Arc::new(inner) };
+        vault.replay_ledger().await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let request = vault.new_request();

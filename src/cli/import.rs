@@ -245,7 +245,8 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::AlreadyEnrolled
         | R::NotTwoPeople
         | R::ApprovalOver
-        | R::RetentionOver => false,
+        | R::RetentionOver
+        | R::NotAPolicy => false,
     }
 }
 

@@ -138,6 +138,7 @@ reasons! {
     NotAWindow = "NOT_A_WINDOW" "This must be a window of at most a year that is not over, with 1 to 1000 reads.",
     NotAName = "NOT_A_NAME" "This must be a name of a-z, 0-9 and hyphens that starts with a letter.",
     RetentionOver = "RETENTION_OVER" "The record may go on, but its retention of this is over.",
+    NotAPolicy = "NOT_A_POLICY" "This is no retention policy; `strongroom policy check` names the line and the reason.",
     NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or an approval's number, in hexadecimal digits.",
 }
 

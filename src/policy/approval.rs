@@ -16,6 +16,8 @@ pub enum Verb {
     ResumeCaller = 1,
     ReplacePins = 2,
     DestroyEpoch = 3,
+    /// A retention policy under which something goes earlier.
+    ShortenRetention = 20,
 }
 
 /// Who may decide what.
@@ -23,6 +25,7 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::ResumeCaller, &[Role::KeyAdmin, Role::Operator]),
     (Verb::ReplacePins, &[Role::KeyAdmin, Role::Operator]),
     (Verb::DestroyEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::ShortenRetention, &[Role::KeyAdmin, Role::PrivacyOfficer]),
 ];
 
 impl Verb {
@@ -36,6 +39,7 @@ impl Verb {
             Self::ResumeCaller => "resume_caller",
             Self::ReplacePins => "replace_pins",
             Self::DestroyEpoch => "destroy_epoch",
+            Self::ShortenRetention => "shorten_retention",
         }
     }
 

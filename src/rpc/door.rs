@@ -142,6 +142,8 @@ fn action(path: &str) -> Action {
         "ShowApproval" => Action::ShowApproval,
         "Approve" => Action::Approve,
         "Reject" => Action::Reject,
+        "Explain" => Action::Explain,
+        "ProposePolicy" => Action::ProposePolicy,
         _ => Action::Status,
     }
 }

@@ -117,6 +117,7 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotAName => ErrorReason::NotAName,
         FieldReason::NotAHash => ErrorReason::NotAHash,
         FieldReason::RetentionOver => ErrorReason::RetentionOver,
+        FieldReason::NotAPolicy => ErrorReason::NotAPolicy,
     }
 }
 

@@ -2,6 +2,7 @@
 //! field; bytes that were parsed are moved, not copied, so that they are wiped with the domain's value.
 
 pub(super) mod callers;
+pub(super) mod retention;
 
 use std::mem::take;
 

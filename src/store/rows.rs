@@ -2,6 +2,7 @@
 //! covers them all; a column that is not in there does not exist.
 
 pub(crate) mod callers;
+pub(crate) mod retention;
 
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};

@@ -2,6 +2,7 @@
 //! here and nowhere else, so that a backend cannot forget it; row counts are checked.
 
 pub(crate) mod callers;
+pub(crate) mod retention;
 
 use std::ops::Deref;
 
@@ -29,7 +30,7 @@ pub(crate) struct Stamp {
 pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
-pub(crate) trait Reads: callers::CallerReads {
+pub(crate) trait Reads: callers::CallerReads + retention::RetentionReads {
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;
@@ -60,7 +61,7 @@ pub(crate) trait Reads: callers::CallerReads {
 }
 
 /// What a backend can change. Answers how many rows changed.
-pub(crate) trait Writes: Reads + callers::CallerWrites {
+pub(crate) trait Writes: Reads + callers::CallerWrites + retention::RetentionWrites {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
     fn delete_record(&self, id: RecordId) -> Result<usize, StoreError>;

@@ -58,6 +58,7 @@ impl Vault {
         if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
             warnings.push("the sweeper is more than an hour behind".to_owned());
         }
+        warnings.extend(self.held_back(&call.caller.tenant));
         let policy = self.inner.parts.policies.get(&call.caller.tenant);
         Ok(Status {
             now,

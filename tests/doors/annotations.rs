@@ -46,6 +46,19 @@ const NO_PII: &[&str] = &[
     "DescribeResponse.due_by",
     "DescribeResponse.erase_reason",
     "DescribeResponse.policy_version",
+    "ExplainResponse.erase_reason",
+    "ExplainResponse.policy_id",
+    "ExplainResponse.policy_version",
+    "PieceDue.piece",
+    "PolicyAllowed.policy_version",
+    "PolicyChange.effect",
+    "PolicyChange.new",
+    "PolicyChange.old",
+    "PolicyChange.rule",
+    "ProposePolicyRequest.policy",
+    "WhyDue.due_by",
+    "WhyDue.rule",
+    "WhyDue.source",
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
     "ItemError.field",
@@ -240,6 +253,8 @@ const PRINTED: &[Printed] = printed![
     ListCallersRequest ListCallersResponse PendingApproval
     Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
     ApproveRequest ApproveResponse RejectRequest RejectResponse
+    ExplainRequest ExplainResponse WhyDue PieceDue
+    ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
 ];
 
 fn canary() -> String {
@@ -274,6 +289,9 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(&proto::BatchDetokenizeItem::decode(bytes("BatchDetokenizeItem").as_slice()).unwrap().result.unwrap()),
         print(&proto::ResumeCallerResponse::decode(bytes("ResumeCallerResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
+        print(
+            &proto::ProposePolicyResponse::decode(bytes("ProposePolicyResponse").as_slice()).unwrap().result.unwrap(),
+        ),
     ];
     let names = [
         "FieldValue",
@@ -282,6 +300,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "BatchDetokenizeItem",
         "ResumeCallerResponse",
         "ReplacePinsResponse",
+        "ProposePolicyResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();

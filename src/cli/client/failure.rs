@@ -187,6 +187,7 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
         }
+        R::NotAPolicy => "`strongroom policy check FILE` names the line and the reason",
         R::RetentionOver => "this field's own retention is over, and it takes no new value; leave it out",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }

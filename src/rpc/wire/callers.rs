@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_enum_of_the_wire_has_the_domains_codes() {
-        for code in 1..=3 {
+        for code in [1, 2, 3, 20] {
             let (verb, wire) = (Verb::from_code(code).unwrap(), proto::Verb::try_from(i32::from(code)).unwrap());
             assert_eq!(wire.as_str_name(), format!("VERB_{}", verb.name().to_uppercase()));
         }

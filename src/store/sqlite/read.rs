@@ -2,6 +2,7 @@
 //! is named without its value.
 
 mod callers;
+mod retention;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 

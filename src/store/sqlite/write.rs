@@ -2,6 +2,7 @@
 //! changed; who calls checks the count.
 
 mod callers;
+mod retention;
 
 use rusqlite::{Connection, params};
 
