@@ -10,7 +10,7 @@ use super::Failure;
 use super::client::{self, Connection, print, print_json};
 use crate::config::{policy, policy_text};
 use crate::domain::vocabulary::{Class, EventKind};
-use crate::policy::retention::{Effect, Parameters, Policy, diff};
+use crate::policy::retention::{Parameters, Policy, diff};
 use crate::rpc::proto::propose_policy_response::Result::{Done, PendingApproval};
 use crate::rpc::proto::retention_service_client::RetentionServiceClient;
 use crate::rpc::proto::{ExplainRequest, PieceDue, ProposePolicyRequest, RecordState, WhyDue};
@@ -274,6 +274,7 @@ async fn proposed(args: Propose) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::retention::Effect;
 
     #[test]
     fn a_figure_is_a_name_and_a_number() {
