@@ -17,7 +17,9 @@ mod stages;
 use common::House;
 use strongroom::policy::retention::Policy;
 use strongroom::rpc::proto::field_result::Value;
-use strongroom::rpc::proto::{CorrectRequest, DetokenizeRequest, Field, FieldValue, GetDeliveryRequest, Outcome, Purpose};
+use strongroom::rpc::proto::{
+    CorrectRequest, DetokenizeRequest, Field, FieldValue, GetDeliveryRequest, Outcome, Purpose,
+};
 use tonic::Status;
 
 /// Phone and street first, the city to the end.

@@ -210,7 +210,10 @@ fn compared(files: &Diff) -> Result<(), Failure> {
     let hastened = changes.iter().filter(|change| change.effect.shortens()).count();
     match hastened {
         0 => Ok(()),
-        _ => Err(Failure { message: format!("{hastened} rules end something earlier: it takes two people"), code: SHORTENS }),
+        _ => Err(Failure {
+            message: format!("{hastened} rules end something earlier: it takes two people"),
+            code: SHORTENS,
+        }),
     }
 }
 

@@ -123,7 +123,8 @@ fn a_mistake_inside_a_policy_is_named_with_the_policys_file_and_line() {
 
 #[test]
 fn the_general_policy_loads_with_its_years_and_not_without() {
-    let with = |parameters: &str| load(&GOOD.replace("builtin:kitchenware'", &format!("builtin:general'\n{parameters}")));
+    let with =
+        |parameters: &str| load(&GOOD.replace("builtin:kitchenware'", &format!("builtin:general'\n{parameters}")));
     let shown = with("").unwrap_err().to_string();
     assert!(shown.contains("line 24, tenant.policy: builtin:general: line "), "{shown}");
     assert!(shown.contains("years has no value") && shown.contains("parameters = { years = 5 }"), "{shown}");

@@ -202,7 +202,8 @@ fn barred(call: &Call, found: &Granted, now: Timestamp) -> Option<RefusalCode> {
         return Some(RefusalCode::ReadLimit);
     }
     // An address without its lines leads to no door.
-    let is_over = [Piece::Whole(Field::Address), Piece::AddressLines].into_iter().any(|piece| found.loaded.is_over(piece));
+    let is_over =
+        [Piece::Whole(Field::Address), Piece::AddressLines].into_iter().any(|piece| found.loaded.is_over(piece));
     (found.loaded.is_due(now) || is_over).then_some(RefusalCode::Expired)
 }
 
@@ -210,12 +211,7 @@ fn barred(call: &Call, found: &Granted, now: Timestamp) -> Option<RefusalCode> {
 type Opened = (Held<Delivery>, Vec<(Field, Outcome)>);
 
 /// Gate 1 and the opening. `None`: not for this caller, or no address left.
-fn open_delivery(
-    view: &View<'_>,
-    call: &Call,
-    found: &Granted,
-    policy: &Policy,
-) -> Result<Option<Opened>, StoreError> {
+fn open_delivery(view: &View<'_>, call: &Call, found: &Granted, policy: &Policy) -> Result<Option<Opened>, StoreError> {
     let loaded = &found.loaded;
     let Some(permit) = decide(call.caller.role, Purpose::Delivery, loaded.row.class) else { return Ok(None) };
     let permit = permit.widened(policy);

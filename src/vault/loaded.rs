@@ -117,9 +117,8 @@ impl Loaded {
     /// The pieces still held whose own retention is over by `mark`.
     pub(crate) fn ripe(&self, mark: Timestamp) -> Vec<Piece> {
         let fields = self.row.fields;
-        let is_ripe = |piece: &Piece| {
-            fields.holds_piece(*piece) && (fields.is_over(*piece) || self.is_stage_due(*piece, mark))
-        };
+        let is_ripe =
+            |piece: &Piece| fields.holds_piece(*piece) && (fields.is_over(*piece) || self.is_stage_due(*piece, mark));
         Piece::all().filter(is_ripe).collect()
     }
 

@@ -49,7 +49,10 @@ fn explaining_tells_when_by_which_rule_and_waiting_for_what() {
     house.sweep();
     let told = explain(&house, &token);
     let record = told.record.unwrap();
-    assert_eq!((record.rule.as_str(), record.waiting_for.as_slice()), ("order.cap = \"P1Y\"", &[EventKind::RefundSettled.into()][..]));
+    assert_eq!(
+        (record.rule.as_str(), record.waiting_for.as_slice()),
+        ("order.cap = \"P1Y\"", &[EventKind::RefundSettled.into()][..])
+    );
     assert_eq!((told.pieces[0].piece.as_str(), told.pieces[0].over), ("phone", true));
     assert!(!told.pieces[1].over);
     house.clock.advance(365 * DAY);

@@ -34,7 +34,10 @@ fn a_phone_goes_first_and_then_the_street_and_the_city_stays_to_the_end() {
     house.sweep();
     for left in [unswept, address(&house, &token)] {
         assert!(left.lines.is_empty());
-        assert_eq!((left.locality.as_str(), left.postal_code.as_str(), left.country.as_str()), ("Berlin", "10435", "DE"));
+        assert_eq!(
+            (left.locality.as_str(), left.postal_code.as_str(), left.country.as_str()),
+            ("Berlin", "10435", "DE")
+        );
     }
     let mut tokens = house.tokens();
     let described = house.run(tokens.describe(DescribeRequest { token: token.clone() })).unwrap().into_inner();
@@ -45,7 +48,11 @@ fn a_phone_goes_first_and_then_the_street_and_the_city_stays_to_the_end() {
     assert_eq!(house.sweep(), 1);
     assert_eq!(outcome(&house, &token, Field::Phone), Outcome::Erased);
     let cells = house.running().vault.statistics(&house.tenant()).unwrap();
-    assert_eq!((cells.len(), cells[0].country.as_str()), (1, "DE"), "an address without lines still counts its country");
+    assert_eq!(
+        (cells.len(), cells[0].country.as_str()),
+        (1, "DE"),
+        "an address without lines still counts its country"
+    );
     let told: Vec<_> =
         log(&house).into_iter().filter(|entry| entry.action == Action::Stage).map(|entry| entry.outcomes).collect();
     assert_eq!(told, [[(Kept::Phone, Told::Expired)], [(Kept::Address, Told::Expired)]]);

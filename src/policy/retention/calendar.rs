@@ -3,10 +3,10 @@
 //! an hour that is skipped is reached late, never early.
 
 use crate::domain::time::{HOUR, Timestamp};
+use jiff::Span;
 use jiff::civil::{Date, Time, Weekday, date};
 use jiff::fmt::temporal::SpanParser;
 use jiff::tz::TimeZone;
-use jiff::Span;
 use std::collections::BTreeSet;
 
 use super::file::Reason;
@@ -96,7 +96,9 @@ impl Calendar {
     pub(super) fn around_holidays(&self) -> impl Iterator<Item = Timestamp> {
         let noon = Time::constant(12, 0, 0, 0);
         let noons = self.holidays.iter().filter_map(move |day| {
-            Some(Timestamp::from_jiff(self.zone.to_ambiguous_zoned(day.to_datetime(noon)).compatible().ok()?.timestamp()))
+            Some(Timestamp::from_jiff(
+                self.zone.to_ambiguous_zoned(day.to_datetime(noon)).compatible().ok()?.timestamp(),
+            ))
         });
         noons.flat_map(|noon| (0..14 * 4).map(move |step| noon.plus(-step * 6 * HOUR)))
     }

@@ -300,11 +300,7 @@ impl Source<'_> {
         Ok(Request { after: self.terms(&raw.after)?, wait_for: matters(&raw.wait_for)? })
     }
 
-    fn after_closing(
-        &self,
-        raw: Option<&Spanned<String>>,
-        wait_for: &[Spanned<String>],
-    ) -> Result<Option<Term>, At> {
+    fn after_closing(&self, raw: Option<&Spanned<String>>, wait_for: &[Spanned<String>]) -> Result<Option<Term>, At> {
         match raw {
             Some(raw) if wait_for.is_empty() => Err((raw.span(), Reason::ClosesNothing)),
             raw => raw.map(|raw| self.term(raw)).transpose(),

@@ -262,7 +262,12 @@ fn every_rule_of_the_ready_policies_cites_the_section_it_implements() {
             let terms = terms.chain(&rule.whole.after_closing).chain(&rule.whole.inactive_after);
             for term in terms.chain(&rule.whole.cap) {
                 let source = file::comment_above(text, term.line);
-                assert!(source.contains("ection ") || source.contains("\": "), "{name} line {}: {class} {}", term.line, term.written);
+                assert!(
+                    source.contains("ection ") || source.contains("\": "),
+                    "{name} line {}: {class} {}",
+                    term.line,
+                    term.written
+                );
             }
         }
     }
@@ -378,10 +383,20 @@ fn a_change_is_told_by_its_rule_and_by_what_it_does() {
         (STAGED, "'P14D'", "'10 working days'", "order.field.phone.after.delivered", Effect::Hastened),
         (STAGED, "wait_for = ['refund']\n", "", "order.field.phone.wait_for", Effect::Hastened),
         (STAGED, "['refund']", "['refund', 'after_sales']", "order.field.phone.wait_for", Effect::Delayed),
-        (STAGED, "after.delivered = 'P60D'", "at_latest.minor_found = 'PT0S'\nafter.delivered = 'P60D'",
-            "order.at_latest.minor_found", Effect::Hastened),
-        (STAGED, "after.delivered = 'P60D'", "after.completed = 'P90D'\nafter.delivered = 'P60D'",
-            "order.after.completed", Effect::Either),
+        (
+            STAGED,
+            "after.delivered = 'P60D'",
+            "at_latest.minor_found = 'PT0S'\nafter.delivered = 'P60D'",
+            "order.at_latest.minor_found",
+            Effect::Hastened,
+        ),
+        (
+            STAGED,
+            "after.delivered = 'P60D'",
+            "after.completed = 'P90D'\nafter.delivered = 'P60D'",
+            "order.after.completed",
+            Effect::Either,
+        ),
         (STAGED, "[class.order.field.address_lines]\ncap = 'P45D'\n", "", "order.field.address_lines", Effect::Delayed),
         (STAGED, "'desensitize'", "'purge'", "order.action", Effect::Otherwise),
         (STAGED, "'recipient_name', ", "", "order.fields", Effect::Otherwise),
@@ -399,7 +414,10 @@ fn a_change_is_told_by_its_rule_and_by_what_it_does() {
 fn a_holiday_more_delays_and_a_working_day_less_hastens() {
     let holiday = effect(Policy::KITCHENWARE, "holidays = []", "holidays = [\"2051-03-01\"]");
     assert_eq!(holiday[0], ("holidays".to_owned(), Effect::Otherwise));
-    assert!(holiday[1..].len() == 3 && holiday[1..].iter().all(|(_, effect)| *effect == Effect::Delayed), "{holiday:?}");
+    assert!(
+        holiday[1..].len() == 3 && holiday[1..].iter().all(|(_, effect)| *effect == Effect::Delayed),
+        "{holiday:?}"
+    );
     let fewer = effect(Policy::KITCHENWARE, "working_days = 10\n", "working_days = 9\n");
     assert!(fewer.len() == 3 && fewer.iter().all(|(_, effect)| *effect == Effect::Hastened), "{fewer:?}");
 }

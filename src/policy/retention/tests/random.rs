@@ -48,9 +48,7 @@ fn any_policy() -> impl Strategy<Value = Drawn> {
             whole,
             cap,
             on_request,
-            phone: phone.filter(|rule| {
-                rule.after.len() + rule.at_latest.len() > 0 || rule.inactive_after.is_some()
-            }),
+            phone: phone.filter(|rule| rule.after.len() + rule.at_latest.len() > 0 || rule.inactive_after.is_some()),
         },
     )
 }
@@ -87,7 +85,8 @@ impl DrawnRule {
                 return false;
             }
         }
-        let mut starts = self.after.iter().flat_map(|(kind, days)| of(*kind).map(move |event| (event, *days))).peekable();
+        let mut starts =
+            self.after.iter().flat_map(|(kind, days)| of(*kind).map(move |event| (event, *days))).peekable();
         let by_event = starts.peek().is_some() && starts.all(|(event, days)| over(event.occurred_at, days));
         let by_silence = self.inactive_after.is_some_and(|days| {
             over(time(STORED), days) && of(AccountActive).all(|event| over(event.occurred_at, days))

@@ -25,10 +25,5 @@ fn policy_in_force(row: &SqlRow<'_>) -> Decoded<PolicyInForceRow> {
         Some(Ok(version)) => Some(PolicyVersion(version)),
         Some(Err(_)) => return Ok(Err("allowed")),
     };
-    Ok(Ok(PolicyInForceRow {
-        tenant,
-        version: PolicyVersion(version),
-        since: Timestamp(row.get("since")?),
-        allowed,
-    }))
+    Ok(Ok(PolicyInForceRow { tenant, version: PolicyVersion(version), since: Timestamp(row.get("since")?), allowed }))
 }

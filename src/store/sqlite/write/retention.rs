@@ -17,14 +17,7 @@ impl RetentionWrites for Reader<'_> {
         self.change(
             "policy_in_force",
             text,
-            params![
-                row.tenant.as_str(),
-                row.version.0,
-                row.since.0,
-                allowed,
-                stamp.epoch.0,
-                stamp.mac.as_bytes(),
-            ],
+            params![row.tenant.as_str(), row.version.0, row.since.0, allowed, stamp.epoch.0, stamp.mac.as_bytes(),],
         )
     }
 }
