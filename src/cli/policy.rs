@@ -61,8 +61,8 @@ pub struct Check {
 Example:
   strongroom policy show cross-border > shop.toml")]
 pub struct Show {
-    /// The policy's name
-    #[arg(value_name = "POLICY", value_parser = ["kitchenware", "general", "cross-border"])]
+    /// The policy's name: kitchenware, general or cross-border
+    #[arg(value_name = "POLICY", hide_possible_values = true, value_parser = ["kitchenware", "general", "cross-border"])]
     name: String,
 }
 

@@ -2,18 +2,18 @@
 
 use rusqlite::{Row as SqlRow, params};
 
-use super::{Decoded, Reader, array, stamped, tenant};
-use crate::domain::id::{PolicyVersion, TenantId};
+use super::{Decoded, Reader, array, tenant};
+use crate::domain::id::PolicyVersion;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::rows::retention::PolicyInForceRow;
-use crate::store::tx::Stamped;
+use crate::store::tx::callers::Each;
 use crate::store::tx::retention::RetentionReads;
 
 impl RetentionReads for Reader<'_> {
-    fn policy_in_force(&self, tenant: &TenantId) -> Result<Option<Stamped<PolicyInForceRow>>, StoreError> {
-        let text = "-- policy_in_force\nSELECT * FROM policy_in_force WHERE tenant = ?1";
-        self.first("policy_in_force", text, params![tenant.as_str()], |row| stamped(row, policy_in_force))
+    fn policies_in_force(&self) -> Result<Vec<Each<PolicyInForceRow>>, StoreError> {
+        let text = "-- policies_in_force\nSELECT * FROM policy_in_force ORDER BY tenant";
+        self.each("policy_in_force", text, params![], policy_in_force)
     }
 }
 
