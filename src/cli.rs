@@ -23,6 +23,7 @@ mod inquire;
 mod keys;
 pub mod mint;
 mod process;
+mod policy;
 mod revoke;
 pub mod serve;
 mod status;
@@ -69,6 +70,8 @@ enum Command {
     #[command(subcommand)]
     Retention(Retention),
     #[command(subcommand)]
+    Policy(policy::Args),
+    #[command(subcommand)]
     Certs(certs::Args),
     #[command(subcommand)]
     Keys(keys::Args),
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => keys::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Callers(args) => callers::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Approve(args) => client(approve::run(args)),
         Command::Inquire(args) => client(inquire::run(args)),
         Command::Import(args) => client(import::run(args)),

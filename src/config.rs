@@ -22,7 +22,7 @@ use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
 use crate::domain::id::{BadName, CallerName, TenantId};
 use crate::policy::limits::Limits;
-use crate::policy::retention::{Policy, PolicyError};
+use crate::policy::retention::{Parameters, Policy, PolicyError};
 use crate::rpc::listener::ListenerConfig;
 use crate::rpc::trust::{AnchorFile, TrustFiles};
 use crate::store::StorePaths;
@@ -126,7 +126,7 @@ pub enum Reason {
     NotAUrl,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
-    #[error("is no policy of this build; there is: builtin:kitchenware")]
+    #[error("is no policy of this build; there are: builtin:kitchenware, builtin:general, builtin:cross-border")]
     NotBuiltin,
     #[error("{}: {source}", path.display())]
     Policy { path: PathBuf, source: Box<PolicyError> },
@@ -243,6 +243,9 @@ impl Default for RawProcess {
 struct RawTenant {
     name: Spanned<String>,
     policy: Spanned<String>,
+    /// The shop's own figures for the policy's parameters.
+    #[serde(default)]
+    parameters: Parameters,
 }
 
 #[derive(Deserialize)]
@@ -357,7 +360,7 @@ fn policies(raw: &[RawTenant], folder: &Path) -> Result<BTreeMap<TenantId, Polic
     let mut policies = BTreeMap::new();
     for tenant in raw {
         let name = name::<TenantId>(&tenant.name, "tenant.name")?;
-        let policy = policy(tenant.policy.get_ref(), folder)
+        let policy = policy(tenant.policy.get_ref(), folder, &tenant.parameters)
             .map_err(|reason| (tenant.policy.span(), "tenant.policy", reason))?;
         if policies.insert(name, policy).is_some() {
             return Err((tenant.name.span(), "tenant.name", Reason::Twice));
@@ -366,17 +369,23 @@ fn policies(raw: &[RawTenant], folder: &Path) -> Result<BTreeMap<TenantId, Polic
     if policies.is_empty() { Err((0..0, "tenant", Reason::NoTenant)) } else { Ok(policies) }
 }
 
-/// A policy by its file, or one of the build's own by name.
-fn policy(named: &str, folder: &Path) -> Result<Policy, Reason> {
+/// A policy by its file, or one of the build's own by name, with the shop's own figures in it.
+pub fn policy(named: &str, folder: &Path, parameters: &Parameters) -> Result<Policy, Reason> {
+    let (path, text) = policy_text(named, folder)?;
+    Policy::parse_with(&text, parameters).map_err(|source| Reason::Policy { path, source: Box::new(source) })
+}
+
+/// A policy's text as it stands, and where it is from.
+pub fn policy_text(named: &str, folder: &Path) -> Result<(PathBuf, String), Reason> {
+    if let Some(name) = named.strip_prefix("builtin:") {
+        let builtin = Policy::BUILTIN.iter().find(|(known, _)| *known == name);
+        return builtin.map(|(_, text)| (named.into(), (*text).to_owned())).ok_or(Reason::NotBuiltin);
+    }
     let path = folder.join(named);
-    let text = match named.strip_prefix("builtin:") {
-        Some("kitchenware") => Policy::KITCHENWARE.to_owned(),
-        Some(_) => return Err(Reason::NotBuiltin),
-        None => {
-            std::fs::read_to_string(&path).map_err(|source| Reason::PolicyUnreadable { path: path.clone(), source })?
-        }
-    };
-    Policy::parse(&text).map_err(|source| Reason::Policy { path, source: Box::new(source) })
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(source) => Err(Reason::PolicyUnreadable { path, source }),
+    }
 }
 
 fn serial_patterns(raw: &[RawCarrier]) -> Result<BTreeMap<CallerName, SerialPattern>, At> {

@@ -16,6 +16,7 @@ mod limits;
 pub mod listener;
 mod operations_service;
 pub mod proto;
+mod retention_service;
 mod status;
 mod token_service;
 pub mod trust;
@@ -37,6 +38,7 @@ use proto::inquiry_service_server::InquiryServiceServer;
 use proto::key_service_server::KeyServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
+use proto::retention_service_server::RetentionServiceServer;
 use proto::token_service_server::TokenServiceServer;
 use trust::Trust;
 
@@ -61,6 +63,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     let inquiries = InquiryServiceServer::new(inquiry_service::Inquiries::new(Arc::clone(&door)));
     let keys = KeyServiceServer::new(key_service::Keys::new(Arc::clone(&door)));
     let audit = AuditServiceServer::new(audit_service::Audit::new(Arc::clone(&door)));
+    let retention = RetentionServiceServer::new(retention_service::Retention::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -72,5 +75,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     routes.add_service(Guarded::new(inquiries.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(keys.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(audit.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    // A whole policy file comes in here.
+    routes.add_service(Guarded::new(retention.max_decoding_message_size(MAX_MESSAGE), &door));
     routes.routes()
 }

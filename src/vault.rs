@@ -11,10 +11,12 @@ mod destroy;
 mod detokenize;
 mod enrol;
 mod erase;
+mod explain;
 mod error;
 mod inquiry;
 mod find;
 mod keys;
+mod in_force;
 mod loaded;
 mod lockout;
 mod log;
@@ -26,6 +28,7 @@ mod rewrap;
 mod roster;
 mod rotate;
 mod shipment;
+mod stage;
 mod status;
 mod sweep;
 mod tokenize;
@@ -56,7 +59,9 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
+pub use explain::{Explanation, PieceDue, WhyDue};
 pub use find::{Find, FoundTokens, Sought};
+pub use in_force::Proposed;
 pub use inquiry::{
     Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
     UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
@@ -73,6 +78,7 @@ pub use sweep::Swept;
 pub use tokenize::Tokenize;
 
 use call::Draft;
+use in_force::{HeldBack, take_force};
 use lockout::LockOuts;
 use mark::Mark;
 use roster::Roster;
@@ -115,37 +121,38 @@ struct Inner {
     keeper: rotate::Keeper,
     /// What those who work beside the vault want the operator to know, by who says it.
     notices: Mutex<BTreeMap<&'static str, String>>,
+    held_back: HeldBack,
 }
 
 impl Vault {
     /// Takes the store into service: applies what the erasure ledger holds beyond it, then logs the start.
-    pub async fn open(parts: Parts) -> Result<Self, Error> {
+    pub async fn open(mut parts: Parts) -> Result<Self, Error> {
         let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let (sweeper, desk) = (sweep::Progress::default(), inquiry::Desk::default());
+        // Before the first entry: from then on the store must remember them.
+        parts.store.run("first_marks", mark.saver()).await?;
+        let request = RequestId(array(parts.entropy.as_ref()));
+        let held_back = take_force(&mut parts, &kept_policies, request, started_at).await?;
         let lock_outs = Arc::new(LockOuts::new(parts.limits.clone()));
         lockout::watch(&lock_outs, &parts.store, &parts.clock);
-        let measured = measure::Measured::default();
-        let keeper = rotate::Keeper::default();
         let inner = Inner {
             parts,
             kept_policies,
             mark,
             started_at,
-            sweeper,
+            sweeper: sweep::Progress::default(),
             roster,
-            desk,
+            desk: inquiry::Desk::default(),
             lock_outs,
-            measured,
-            keeper,
+            measured: measure::Measured::default(),
+            keeper: rotate::Keeper::default(),
             notices: Mutex::default(),
+            held_back,
         };
         let vault = Self { inner: Arc::new(inner) };
         vault.replay_ledger().await?;
-        // Before the first entry: from then on the store must remember them.
-        vault.store().run("first_marks", vault.inner.mark.saver()).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let request = vault.new_request();

@@ -62,8 +62,7 @@ const RIVAL: &str = "rival";
 
 /// Two tenants, both under a policy that collects everything.
 fn open_house() -> House {
-    let mut house = House::new();
-    house.stop();
+    let mut house = House::unstarted();
     let policy = Policy::parse(EVERYTHING).unwrap();
     let rival: TenantId = RIVAL.parse().unwrap();
     house.config.policies.insert(house.tenant(), policy.clone());

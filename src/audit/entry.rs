@@ -144,6 +144,14 @@ coded! {
         CutLog = 44 "cut_log",
         /// A year's entries had served their time: its last checkpoint is what remains.
         ExpireLog = 45 "expire_log",
+        /// A field's own retention was over: shredded, and the record goes on without it.
+        Stage = 80 "stage",
+        /// Why and when a record and its fields are due.
+        ExplainRetention = 81 "explain_retention",
+        /// A new retention policy was put forward.
+        ProposePolicy = 82 "propose_policy",
+        /// A new retention policy took force for new records.
+        AdoptPolicy = 83 "adopt_policy",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -51,5 +51,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     let delivery = client::answer(vault.get_delivery(GetDeliveryRequest { serial })).await?;
     let address = delivery.address.as_ref().map(address_to_json);
-    client::print_json(&json!({ "serial": delivery.serial, "address": address }))
+    let mut shown = json!({ "serial": delivery.serial, "address": address });
+    if !delivery.phone.is_empty() {
+        shown["phone"] = json!(delivery.phone);
+    }
+    client::print_json(&shown)
 }

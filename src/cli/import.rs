@@ -254,6 +254,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::EpochInUse
         | R::KeyringNotSaved
         | R::NoNextRoot => false,
+        R::RetentionOver | R::NotAPolicy => false,
     }
 }
 

@@ -113,7 +113,8 @@ A whole configuration (relative paths start at the file's folder):
 
   [[tenant]]
   name = \"kitchenware\"
-  policy = \"builtin:kitchenware\"           # or the path of a policy file
+  policy = \"builtin:kitchenware\"           # or builtin:general, builtin:cross-border, or a policy file's path
+  # parameters = { working_days = 5 }      # the shop's own figures; builtin:general needs years
 
   [[carrier]]
   name = \"swift\"
@@ -458,6 +459,9 @@ fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io:
                 Ok(swept) => {
                     if swept.destroyed > 0 {
                         tracing::info!(destroyed = swept.destroyed, "records were destroyed: their retention was over");
+                    }
+                    if swept.staged > 0 {
+                        tracing::info!(staged = swept.staged, "records go on without what was over of them");
                     }
                     if swept.more {
                         pause = Duration::ZERO;

@@ -155,6 +155,21 @@ fn a_mistake_inside_a_policy_is_named_with_the_policys_file_and_line() {
 }
 
 #[test]
+fn the_general_policy_loads_with_its_years_and_not_without() {
+    let with =
+        |parameters: &str| load(&GOOD.replace("builtin:kitchenware'", &format!("builtin:general'\n{parameters}")));
+    let shown = with("").unwrap_err().to_string();
+    assert!(shown.contains("line 24, tenant.policy: builtin:general: line "), "{shown}");
+    assert!(shown.contains("years has no value") && shown.contains("parameters = { years = 5 }"), "{shown}");
+    let config = with("parameters = { years = 5 }").unwrap();
+    assert_eq!(config.policies.values().map(Policy::id).collect::<Vec<_>>(), ["general"]);
+    assert!(config.policies.values().all(|policy| policy.text().contains("\nyears = 5\n")));
+    let other = with("parameters = { months = 5 }").unwrap_err().to_string();
+    assert!(other.contains("\"months\" is no parameter of this policy; there are: years"), "{other}");
+    assert!(load(&GOOD.replace("builtin:kitchenware", "builtin:cross-border")).is_ok());
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let shown = Config::load(Path::new("/nowhere/config.toml")).unwrap_err().to_string();
     assert!(shown.starts_with("/nowhere/config.toml: cannot be read"), "{shown}");

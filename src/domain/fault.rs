@@ -39,6 +39,14 @@ pub enum Fault {
     EpochKept = 18,
     /// The digest of the store's state does not look at what the rows say.
     StateBlind = 10,
+    /// A field whose own retention is over is released all the same.
+    StageReadable = 40,
+    /// A record goes on with what is over of it.
+    StageKept = 41,
+    /// Everything is due a day early.
+    DueEarly = 42,
+    /// A policy that shortens something takes force by one person's word.
+    ShorteningUnwatched = 43,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -91,6 +99,10 @@ mod with_the_feature {
             "rewrap-upserts" => Some(Fault::RewrapUpserts),
             "epoch-kept" => Some(Fault::EpochKept),
             "state-blind" => Some(Fault::StateBlind),
+            "stage-readable" => Some(Fault::StageReadable),
+            "stage-kept" => Some(Fault::StageKept),
+            "due-early" => Some(Fault::DueEarly),
+            "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
             _ => None,
         }
     }

@@ -141,6 +141,8 @@ reasons! {
     NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or a request's or an approval's number, in hexadecimal digits.",
     NotAPeriod = "NOT_A_PERIOD" "This must be a time, and a period must end after it begins.",
     NotInTheLog = "NOT_IN_THE_LOG" "There is no such year, entry or size in the log, or it is kept no more.",
+    RetentionOver = "RETENTION_OVER" "The record may go on, but its retention of this is over.",
+    NotAPolicy = "NOT_A_POLICY" "This is no retention policy; `strongroom policy check` names the line and the reason.",
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ vocabulary! {
         RefundSettled = 10 "refund_settled",
         AccountActive = 11 "account_active",
         AccountCancelled = 12 "account_cancelled",
+        /// The customer asks for a completed order's clearing.
+        ClearingRequested = 13 "clearing_requested",
+        /// The record turned out to be a minor's, taken by mistake.
+        MinorFound = 14 "minor_found",
     }
 
     /// What became of one field that a caller asked for.

@@ -18,6 +18,8 @@ pub enum Verb {
     DestroyEpoch = 3,
     PostponeEpoch = 4,
     ExportLog = 10,
+    /// A retention policy under which something goes earlier.
+    ShortenRetention = 20,
 }
 
 /// Who may decide what.
@@ -27,6 +29,7 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::DestroyEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::PostponeEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::ExportLog, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::ShortenRetention, &[Role::KeyAdmin, Role::PrivacyOfficer]),
 ];
 
 impl Verb {
@@ -42,6 +45,7 @@ impl Verb {
             Self::DestroyEpoch => "destroy_epoch",
             Self::PostponeEpoch => "postpone_epoch",
             Self::ExportLog => "export_log",
+            Self::ShortenRetention => "shorten_retention",
         }
     }
 

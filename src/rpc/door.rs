@@ -191,6 +191,8 @@ fn action(path: &str) -> Action {
         "InclusionProof" => Action::InclusionProof,
         "ConsistencyProof" => Action::ConsistencyProof,
         "Export" => Action::Export,
+        "ExplainRetention" => Action::ExplainRetention,
+        "ProposePolicy" => Action::ProposePolicy,
         _ => Action::Status,
     }
 }

@@ -163,6 +163,8 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotInTheLog => ErrorReason::NotInTheLog,
         FieldReason::NotAHash => ErrorReason::NotAHash,
         FieldReason::NotAPeriod => ErrorReason::NotAPeriod,
+        FieldReason::RetentionOver => ErrorReason::RetentionOver,
+        FieldReason::NotAPolicy => ErrorReason::NotAPolicy,
     }
 }
 

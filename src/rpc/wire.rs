@@ -5,6 +5,7 @@ pub(super) mod audit;
 pub(super) mod callers;
 pub(super) mod inquiry;
 pub(super) mod keys;
+pub(super) mod retention;
 
 use std::mem::take;
 
@@ -283,7 +284,11 @@ fn address(value: &Address) -> proto::Address {
 /// A carrier's whole reply. A serial that is no text can only come from tampering.
 pub(super) fn delivery(done: &Delivery) -> Result<proto::GetDeliveryResponse, Error> {
     let serial = std::str::from_utf8(done.serial.expose()).map_err(|_| Error::Tampered { table: "shipment_grant" })?;
-    Ok(proto::GetDeliveryResponse { address: Some(address(&done.address)), serial: serial.to_owned() })
+    Ok(proto::GetDeliveryResponse {
+        address: Some(address(&done.address)),
+        serial: serial.to_owned(),
+        phone: done.phone.as_ref().map(|phone| phone.expose().to_owned()).unwrap_or_default(),
+    })
 }
 
 pub(super) fn reported(done: Reported) -> proto::ReportEventResponse {

@@ -2,6 +2,7 @@
 //! covers them all; a column that is not in there does not exist.
 
 pub(crate) mod callers;
+pub(crate) mod retention;
 
 use std::borrow::Cow;
 
@@ -11,6 +12,7 @@ use crate::domain::id::{CallerName, DekId, Epoch, GrantId, PolicyVersion, Record
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{Class, EraseReason, Field};
+use crate::policy::retention::Piece;
 
 /// A row whose columns a database administrator may write but not forge.
 pub(crate) trait Row {
@@ -18,9 +20,11 @@ pub(crate) trait Row {
     fn canonical(&self) -> Canonical;
 }
 
-/// Which fields a record holds, as a set.
+/// Which fields a record holds, and which pieces of it go before it, as a set. A field that is held is bit `code`; a piece whose own
+/// retention is over is bit 16 + `code` from then on, whether it is still held (until the sweeper comes) or not. The lines of an
+/// address have no code of their own: bit 31 is their retention's end, bit 30 that they are no longer held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FieldSet(pub u16);
+pub struct FieldSet(pub u32);
 
 impl FieldSet {
     pub fn with(self, field: Field) -> Self {
@@ -33,6 +37,41 @@ impl FieldSet {
 
     pub fn holds(self, field: Field) -> bool {
         self.0 & 1 << field.code() != 0
+    }
+
+    pub fn holds_piece(self, piece: Piece) -> bool {
+        self.holds(piece.field()) && (piece != Piece::AddressLines || self.0 & Self::NO_LINES == 0)
+    }
+
+    /// Whether the piece's own retention is over: for good, whatever is heard of the record afterwards.
+    pub fn is_over(self, piece: Piece) -> bool {
+        self.0 & Self::over_bit(piece) != 0
+    }
+
+    pub fn with_over(self, piece: Piece) -> Self {
+        Self(self.0 | Self::over_bit(piece))
+    }
+
+    /// Without a piece whose own retention is over.
+    pub fn without_piece(self, piece: Piece) -> Self {
+        match piece {
+            Piece::Whole(field) => self.without(field).with_over(piece),
+            Piece::AddressLines => Self(self.0 | Self::NO_LINES).with_over(piece),
+        }
+    }
+
+    const NO_LINES: u32 = 1 << 30;
+
+    fn over_bit(piece: Piece) -> u32 {
+        match piece {
+            Piece::Whole(field) => 1 << (16 + u32::from(field.code())),
+            Piece::AddressLines => 1 << 31,
+        }
+    }
+
+    /// Holds no field; whatever has gone before.
+    pub fn is_empty(self) -> bool {
+        self.iter().next().is_none()
     }
 
     pub fn iter(self) -> impl Iterator<Item = Field> {

@@ -16,6 +16,7 @@
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::rows::retention::PolicyInForceRow;
 use super::rows::{GrantRow, IdempotencyRow, RecordRow, Row, StatisticRow, SubjectRow, TombstoneRow};
 use crate::crypto::slot::Canonical;
 use crate::crypto::state::StateKey;
@@ -23,7 +24,7 @@ use crate::policy::approval::Approval;
 use crate::policy::enrolment::Enrolment;
 
 /// The tables whose rows are in the state, in the order of their sums. New ones come at the end.
-pub const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 9] = [
     RecordRow::TABLE,
     SubjectRow::TABLE,
     GrantRow::TABLE,
@@ -32,6 +33,7 @@ pub const TABLES: [&str; 8] = [
     StatisticRow::TABLE,
     Enrolment::TABLE,
     Approval::TABLE,
+    PolicyInForceRow::TABLE,
 ];
 
 /// One row that is in the state.
@@ -45,6 +47,7 @@ pub(crate) enum Fact<'a> {
     Statistic(&'a StatisticRow),
     Caller(&'a Enrolment),
     Approval(&'a Approval),
+    PolicyInForce(&'a PolicyInForceRow),
 }
 
 impl Fact<'_> {
@@ -58,6 +61,7 @@ impl Fact<'_> {
             Fact::Statistic(_) => 5,
             Fact::Caller(_) => 6,
             Fact::Approval(_) => 7,
+            Fact::PolicyInForce(_) => 8,
         }
     }
 
@@ -71,6 +75,7 @@ impl Fact<'_> {
             Fact::Statistic(row) => row.canonical(),
             Fact::Caller(row) => row.canonical(),
             Fact::Approval(row) => row.canonical(),
+            Fact::PolicyInForce(row) => row.canonical(),
         }
     }
 
@@ -99,6 +104,7 @@ impl Fact<'_> {
             Fact::Statistic(row) => format!("{} {} {:?} {}", row.tenant, row.class, row.country, row.month),
             Fact::Caller(row) => row.id.to_string(),
             Fact::Approval(row) => format!("{} {}", row.tenant, row.id),
+            Fact::PolicyInForce(row) => row.tenant.to_string(),
         }
     }
 }

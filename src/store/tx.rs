@@ -6,6 +6,7 @@ pub(crate) mod inquiry;
 pub(crate) mod index;
 pub(crate) mod rewrap;
 pub(crate) mod log;
+pub(crate) mod retention;
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -38,7 +39,12 @@ pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
 pub(crate) trait Reads:
-    callers::CallerReads + index::IndexReads + inquiry::InquiryReads + log::LogReads + rewrap::RewrapReads
+    callers::CallerReads
+    + index::IndexReads
+    + inquiry::InquiryReads
+    + log::LogReads
+    + retention::RetentionReads
+    + rewrap::RewrapReads
 {
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
@@ -71,7 +77,7 @@ pub(crate) trait Reads:
 
 /// What a backend can change. Answers how many rows changed.
 pub(crate) trait Writes:
-    Reads + callers::CallerWrites + index::IndexWrites + log::LogWrites + rewrap::RewrapWrites
+    Reads + callers::CallerWrites + index::IndexWrites + log::LogWrites + retention::RetentionWrites + rewrap::RewrapWrites
 {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;

@@ -9,7 +9,7 @@ use crate::domain::id::{PolicyVersion, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, EraseReason, Field};
-use crate::policy::retention::{Due, DueReason};
+use crate::policy::retention::{Due, DueReason, Piece};
 use crate::store::StoreError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,12 @@ pub enum Description {
     Erased(EraseReason),
 }
 
+/// A record's facts as of an instant, or what became of it.
+pub(crate) enum LookedUp {
+    Kept(Box<Loaded>, Timestamp),
+    Erased(EraseReason),
+}
+
 impl Vault {
     pub async fn describe(&self, call: &Call, token: &Token) -> Result<Description, Error> {
         let draft = Draft::of(call, Action::Describe, self.now());
@@ -41,6 +47,14 @@ impl Vault {
     }
 
     async fn try_describe(&self, call: &Call, token: &Token, draft: &Draft) -> Result<Description, Error> {
+        Ok(match self.looked_up(call, token, draft).await? {
+            LookedUp::Erased(reason) => Description::Erased(reason),
+            LookedUp::Kept(loaded, now) => kept(*loaded, now),
+        })
+    }
+
+    /// What the token leads to, once the log tells of the look.
+    pub(crate) async fn looked_up(&self, call: &Call, token: &Token, draft: &Draft) -> Result<LookedUp, Error> {
         let digest = token.digest(&call.caller.tenant);
         for _ in 0..ATTEMPTS {
             let now = self.now();
@@ -48,12 +62,12 @@ impl Vault {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
                 Found::Erased(tombstone) => {
                     self.log(draft.clone().done()).await?;
-                    return Ok(Description::Erased(tombstone.reason));
+                    return Ok(LookedUp::Erased(tombstone.reason));
                 }
                 Found::Live(loaded) => {
                     let entry = about(draft, &loaded).done();
                     let rests_on = (loaded.row.id, loaded.row.version);
-                    let receipt = self.log_read("describe", move |tx| {
+                    let receipt = self.log_read("looked_up", move |tx| {
                         let unchanged = tx.record_version(rests_on.0)? == Some(rests_on.1);
                         if unchanged {
                             tx.log(entry.clone());
@@ -61,7 +75,7 @@ impl Vault {
                         Ok(unchanged)
                     });
                     if receipt.await?.is_some() {
-                        return Ok(kept(*loaded, now));
+                        return Ok(LookedUp::Kept(loaded, now));
                     }
                 }
             }
@@ -78,7 +92,7 @@ fn kept(loaded: Loaded, now: Timestamp) -> Description {
         stored_at: loaded.row.stored_at,
         due: loaded.due.at,
         due_by: due_by(&loaded.due),
-        fields: loaded.row.fields.iter().collect(),
+        fields: loaded.row.fields.iter().filter(|field| !loaded.is_over(Piece::Whole(*field))).collect(),
         policy_version: loaded.row.policy_version,
     }
 }
@@ -86,7 +100,8 @@ fn kept(loaded: Loaded, now: Timestamp) -> Description {
 /// Why a record is due when it is, in the vocabulary's words.
 pub(crate) fn due_by(due: &Due) -> String {
     let by = match due.by {
-        DueReason::Event(kind) => format!("after {kind}"),
+        DueReason::Event(kind) | DueReason::Deadline(kind) => format!("after {kind}"),
+        DueReason::Request => "on request".to_owned(),
         DueReason::ClosedLast(kind) => format!("at {kind}"),
         DueReason::Cap => "cap".to_owned(),
         DueReason::Inactive => "inactive".to_owned(),

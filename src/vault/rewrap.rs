@@ -44,6 +44,7 @@ const STAGES: &[Stage] = &[
     Stage::Stamps(Table::Statistic),
     Stage::Stamps(Table::Caller),
     Stage::Stamps(Table::Approval),
+    Stage::Stamps(Table::PolicyInForce),
     Stage::Stamps(Table::Meta),
 ];
 

@@ -16,6 +16,7 @@ use crate::domain::id::{CallerName, DekId, GrantId, RecordId, Revision, TenantId
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{EventKind, Field};
+use crate::policy::retention::Piece;
 use crate::store::rows::{DekRow, GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -69,7 +70,8 @@ impl Vault {
                 Found::Live(loaded) => loaded,
             };
             let draft = about(draft, &loaded);
-            if loaded.is_due(now) {
+            let is_over = |piece| loaded.is_over(piece);
+            if loaded.is_due(now) || is_over(Piece::Whole(Field::Address)) || is_over(Piece::AddressLines) {
                 return self.refuse(draft, RefusalCode::Expired, Error::Expired).await;
             }
             window(ask, now)?;
@@ -243,7 +245,9 @@ pub(crate) fn ends(kind: EventKind, ordinal: u32, parcel: u32) -> bool {
         | EventKind::RefundOpened
         | EventKind::RefundSettled
         | EventKind::AccountActive
-        | EventKind::AccountCancelled => false,
+        | EventKind::AccountCancelled
+        | EventKind::ClearingRequested
+        | EventKind::MinorFound => false,
     }
 }
 

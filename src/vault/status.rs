@@ -86,6 +86,7 @@ impl Vault {
         warnings.extend(self.lock_out_warnings(&call.caller.tenant));
         warnings.extend(self.key_warnings()?);
         let keyring = self.keyring();
+        warnings.extend(self.held_back(&call.caller.tenant));
         let policy = self.inner.parts.policies.get(&call.caller.tenant);
         Ok(Status {
             now,

@@ -1,5 +1,5 @@
-//! The sweeper: destroys what is due, a few records at a time, by the mark. INVARIANT: a record is destroyed only if its own
-//! facts, authenticated and recomputed, make it due by the mark; the `due` column only says where to look.
+//! The sweeper: destroys what is due, a few records at a time, by the mark. INVARIANT: a record, or a piece of one, is destroyed
+//! only if its own facts, authenticated and recomputed, make it due by the mark; the `due` column only says where to look.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -8,6 +8,7 @@ use super::call::Draft;
 use super::destroy::{Cell, destroy, destroy_noted};
 use super::loaded::{Found, Loaded};
 use super::once::WINDOW;
+use super::stage::Staged;
 use super::{Error, Vault};
 use crate::audit::entry::{Action, Entry, RefusalCode};
 use crate::domain::id::RecordId;
@@ -27,6 +28,8 @@ const SAVE: i64 = MINUTE;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Swept {
     pub destroyed: usize,
+    /// Records that went on without a piece of theirs.
+    pub staged: usize,
     /// There was a whole chunk of something, so there may be more.
     pub more: bool,
 }
@@ -37,6 +40,16 @@ pub(crate) struct Progress {
     /// Due records whose facts fail their authentication: left for a person, and out of the way.
     tampered: Mutex<BTreeSet<RecordId>>,
     saved: Mutex<Option<Timestamp>>,
+}
+
+/// What becomes of a record whose index has passed.
+enum Verdict {
+    /// Its index was out of date.
+    Stays,
+    /// A piece of it goes, and the rest stays.
+    GoesOn(Box<Staged>),
+    /// All of it goes; where it is counted.
+    Over(Box<(Loaded, Option<Cell>)>),
 }
 
 /// A due record, where it is counted, and what the log will say.
@@ -51,21 +64,23 @@ impl Vault {
         let ids = self.store().read(|view| view.records_due(mark, CHUNK + known.len()))?;
         let ids: Vec<_> = ids.into_iter().filter(|id| !known.contains(id)).take(CHUNK).collect();
         let whole_chunk = ids.len() == CHUNK;
-        let mut due = Vec::new();
+        let (mut due, mut staged) = (Vec::new(), Vec::new());
         for id in ids {
-            match self.due_record(id, mark) {
-                Ok(Some(found)) => due.push(found),
-                Ok(None) => {}
+            match self.judged(id, mark) {
+                Ok(Verdict::Over(found)) => due.push(*found),
+                Ok(Verdict::GoesOn(next)) => staged.push(*next),
+                Ok(Verdict::Stays) => {}
                 Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
                 Err(error) => return Err(error),
             }
         }
         let destroyed = self.destroy_all(due, mark).await?;
         metrics::counter!("strongroom_swept_total").increment(destroyed as u64);
+        let staged = self.stage_all(staged, mark).await?;
         let expired_a_chunk = self.expire(mark).await?;
         // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
         // Without progress there is nothing to hurry for.
-        Ok(Swept { destroyed, more: whole_chunk && destroyed > 0 || expired_a_chunk })
+        Ok(Swept { destroyed, staged, more: whole_chunk && destroyed + staged > 0 || expired_a_chunk })
     }
 
     /// Due records that were altered outside the vault and so cannot be judged.
@@ -109,16 +124,17 @@ impl Vault {
         Ok(())
     }
 
-    fn due_record(&self, id: RecordId, mark: Timestamp) -> Result<Option<(Loaded, Option<Cell>)>, Error> {
+    fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
         Ok(self.store().read(|view| {
-            let Some(row) = view.record(id)? else { return Ok(None) };
+            let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
             let loaded = self.loaded(view, row, mark)?;
             if !loaded.is_due(mark) {
-                return Ok(None);
+                let next = self.staged(view, &loaded, mark)?;
+                return Ok(next.map_or(Verdict::Stays, |next| Verdict::GoesOn(Box::new(next))));
             }
             let action = self.policy_of(&loaded.row)?.class(loaded.row.class).map(|rule| rule.action());
             let cell = (action == Some(retention::Action::Desensitize)).then(|| self.cell(view, &loaded, mark));
-            Ok(Some((loaded, cell)))
+            Ok(Verdict::Over(Box::new((loaded, cell))))
         })?)
     }
 

@@ -4,6 +4,7 @@
 use super::call::{Call, Draft};
 use super::error::unopened;
 use super::loaded::{Found, Held, Loaded, part_code};
+use super::stage::next_due;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, SubjectTag};
 use crate::crypto::entropy::array;
@@ -113,6 +114,7 @@ impl Vault {
         let policy = self.inner.parts.policies.get(tenant).ok_or(StoreError::Closed)?;
         let facts = Facts::new(ask.class, now);
         let due = policy.due(&facts).ok_or(StoreError::Corrupt { table: "record", column: "class" })?;
+        let due = next_due(&due, &policy.stages(&facts), fields);
         let token = Token::from_bytes(array(self.entropy()));
         let record = RecordRow {
             id: RecordId(self.store().allocate()?),
@@ -126,7 +128,7 @@ impl Vault {
             dek: DekId(self.store().allocate()?),
             fields,
             facts: facts.to_bytes(),
-            due: due.at,
+            due,
             version: 1,
         };
         let (dek, key) = self.fresh_key(view.keyring(), &record)?;

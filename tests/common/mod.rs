@@ -14,6 +14,7 @@ use strongroom::crypto::entropy::OsEntropy;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::{DAY, SimulatedClock, SystemClock, Timestamp};
 use strongroom::policy::limits::Limits;
+use strongroom::policy::retention::Policy;
 use strongroom::rpc::client::{ClientFiles, connect};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::field_value::Value;
@@ -46,6 +47,25 @@ impl House {
 
     /// The same from another instant on, with a configuration of the test's making.
     pub fn with(at: Timestamp, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut house = Self::unstarted_at(at, configure);
+        house.start();
+        house
+    }
+
+    /// A new vault, serving under this retention policy.
+    pub fn under(policy: Policy) -> Self {
+        let mut house = Self::unstarted();
+        house.config.policies.insert(house.tenant(), policy);
+        house.start();
+        house
+    }
+
+    /// A new vault that has never served.
+    pub fn unstarted() -> Self {
+        Self::unstarted_at(START, |_| ())
+    }
+
+    fn unstarted_at(at: Timestamp, configure: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let free = "127.0.0.1:0".parse().unwrap();
         let data = dir.path().join("data");
@@ -58,9 +78,7 @@ impl House {
         configure(&mut config);
         let clock = SimulatedClock::starting_at(at);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut house = Self { dir, config, clock, runtime, running: None };
-        house.start();
-        house
+        Self { dir, config, clock, runtime, running: None }
     }
 
     pub fn start(&mut self) {

@@ -55,6 +55,19 @@ const NO_PII: &[&str] = &[
     "DescribeResponse.due_by",
     "DescribeResponse.erase_reason",
     "DescribeResponse.policy_version",
+    "ExplainRetentionResponse.erase_reason",
+    "ExplainRetentionResponse.policy_id",
+    "ExplainRetentionResponse.policy_version",
+    "PieceDue.piece",
+    "PolicyAllowed.policy_version",
+    "PolicyChange.effect",
+    "PolicyChange.new",
+    "PolicyChange.old",
+    "PolicyChange.rule",
+    "ProposePolicyRequest.policy",
+    "WhyDue.due_by",
+    "WhyDue.rule",
+    "WhyDue.source",
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
     "KeyringCopy.path",
@@ -279,6 +292,8 @@ const PRINTED: &[Printed] = printed![
     PostponeEpochRequest PostponeEpochResponse EpochPostponed RotateRootRequest RotateRootResponse
     CheckpointRequest CheckpointResponse InclusionProofRequest InclusionProofResponse
     ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
+    ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
+    ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
 ];
 
 fn canary() -> String {
@@ -319,6 +334,9 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
             &proto::PostponeEpochResponse::decode(bytes("PostponeEpochResponse").as_slice()).unwrap().result.unwrap(),
         ),
         print(&proto::ExportResponse::decode(bytes("ExportResponse").as_slice()).unwrap().result.unwrap()),
+        print(
+            &proto::ProposePolicyResponse::decode(bytes("ProposePolicyResponse").as_slice()).unwrap().result.unwrap(),
+        ),
     ];
     let names = [
         "FieldValue",
@@ -331,6 +349,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "DestroyEpochResponse",
         "PostponeEpochResponse",
         "ExportResponse",
+        "ProposePolicyResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();

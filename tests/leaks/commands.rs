@@ -47,6 +47,8 @@ pub const ALLOWED: &[&str] = &[
     "--seed N",
     "--server URL",
     "--since TIME",
+    // A policy's parameter and its figure.
+    "--set NAME=NUMBER",
     "--skip-field FIELD",
     "--tenant TENANT",
     "--trust-domain TRUST_DOMAIN",
@@ -62,6 +64,8 @@ pub const ALLOWED: &[&str] = &[
     "NUMBER",
     // A path.
     "ORDERS.jsonl",
+    // The name of a policy of the build.
+    "POLICY",
 ];
 
 /// A customer as JSON, and the texts that are stored of it.
@@ -107,6 +111,9 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.refused_command("warehouse-packing", &read, &token);
     served.silent_command(shop, &["describe", "--token-file", &token_file], "");
     served.refused_command(shop, &["describe"], &strange);
+    assert!(served.silent_command(shop, &["policy", "explain", "--token-file", &token_file], "").contains("order.cap"));
+    served.refused_command(shop, &["policy", "explain"], &strange);
+    served.refused_command("warehouse-packing", &["policy", "explain", "--token-file", &token_file], "");
 
     let correct = ["correct", "--token-file", &token_file, "--if-revision", "1"];
     let (name, (written, _)) = (canaries.word("name"), canaries.phone());
@@ -139,6 +146,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     inquiries(served, &token_file, &strange);
     found(served, canaries);
     keys(served);
+    policies(served);
     let config = served.data().join("config.toml");
     served.silent_command(shop, &["audit", "verify", "--state", "--config", config.to_str().unwrap()], "");
     log(served);
@@ -227,6 +235,24 @@ fn log(served: &mut Served) {
     let other = served.input("no-export", "something else");
     served.refused_command(auditor, &["audit", "export", &other], "");
     served.refused_command(auditor, &["audit", "verify", "--export", &other, "--key", &key], "");
+}
+
+/// A policy that shortens something is put forward and let in by two people.
+fn policies(served: &mut Served) {
+    let (admin, officer) = ("key-admin-office", "privacy-officer-office");
+    let shown = served.silent_command(admin, &["policy", "show", "kitchenware"], "");
+    let shorter = served.input("shorter.toml", &shown.replace("\"P60D\"", "\"P59D\""));
+    served.silent_command(admin, &["policy", "check", &shorter], "");
+    let diff = ["policy", "diff", "builtin:kitchenware", &shorter];
+    served.refused_command(admin, &diff, "");
+    served.silent_command(admin, &["policy", "diff", &shorter, "builtin:kitchenware"], "");
+    let propose = ["policy", "propose", &shorter];
+    served.refused_command("shop-backend", &propose, "");
+    let pending: Value = serde_json::from_str(&served.silent_command(officer, &propose, "")).unwrap();
+    let number = pending["pending_approval"].as_str().unwrap();
+    served.silent_command(admin, &["approve", "yes", number], "");
+    let done: Value = serde_json::from_str(&served.silent_command(officer, &propose, "")).unwrap();
+    assert!(done["allowed"].as_str().is_some(), "{done}");
 }
 
 /// A carrier is suspended and let back in by two people.

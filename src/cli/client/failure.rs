@@ -208,6 +208,8 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NoNextRoot => {
             "name a usable [next_root] in the server's configuration and restart it; its log says what is wrong"
         }
+        R::NotAPolicy => "`strongroom policy check FILE` names the line and the reason",
+        R::RetentionOver => "this field's own retention is over, and it takes no new value; leave it out",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }

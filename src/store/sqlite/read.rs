@@ -6,6 +6,7 @@ mod index;
 mod rewrap;
 pub(super) mod callers;
 mod log;
+mod retention;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 

@@ -5,6 +5,7 @@ mod callers;
 mod index;
 mod rewrap;
 pub(super) mod log;
+mod retention;
 
 use rusqlite::{Connection, params};
 

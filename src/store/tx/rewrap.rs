@@ -23,6 +23,7 @@ pub enum Table {
     Meta,
     Caller,
     Approval,
+    PolicyInForce,
 }
 
 /// One row of such a table, by its primary key.
@@ -36,6 +37,7 @@ pub(crate) enum RowKey {
     Meta(String),
     Caller(CallerId),
     Approval(TenantId, ApprovalId),
+    PolicyInForce(TenantId),
 }
 
 /// A row with what stamps it, whatever its type.

@@ -70,6 +70,10 @@ pub const ACTIONS: Names = &[
     (72, "refusals"),
     (73, "unused_grants"),
     (74, "explain"),
+    (80, "stage"),
+    (81, "explain_retention"),
+    (82, "propose_policy"),
+    (83, "adopt_policy"),
 ];
 
 pub const REFUSALS: Names = &[

@@ -42,7 +42,7 @@ impl CallerReads for Reader<'_> {
 
 impl Reader<'_> {
     /// Every row, each with its own verdict.
-    fn each<R>(
+    pub(super) fn each<R>(
         &self,
         table: &'static str,
         text: &'static str,

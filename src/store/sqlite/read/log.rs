@@ -6,6 +6,7 @@ use std::ops::Range;
 use rusqlite::{Row as SqlRow, params};
 
 use super::super::sql;
+use super::retention::policy_in_force;
 use super::{Decoded, Reader, array, callers, grant, idempotency, record, statistic, subject, tombstone};
 use crate::audit::tree::Hash;
 use crate::audit::verify::leaves;
@@ -84,7 +85,9 @@ impl Facts for Reader<'_> {
         self.scan("tombstone", "-- facts\nSELECT * FROM tombstone", tombstone, |row| each(Fact::Tombstone(&row)))?;
         self.scan("statistic", "-- facts\nSELECT * FROM statistic", statistic, |row| each(Fact::Statistic(&row)))?;
         self.scan("caller", "-- facts\nSELECT * FROM caller", callers::enrolment, |row| each(Fact::Caller(&row)))?;
-        self.scan("approval", "-- facts\nSELECT * FROM approval", callers::approval, |row| each(Fact::Approval(&row)))
+        self.scan("approval", "-- facts\nSELECT * FROM approval", callers::approval, |row| each(Fact::Approval(&row)))?;
+        let text = "-- facts\nSELECT * FROM policy_in_force";
+        self.scan("policy_in_force", text, policy_in_force, |row| each(Fact::PolicyInForce(&row)))
     }
 }
 

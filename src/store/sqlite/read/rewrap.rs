@@ -5,9 +5,11 @@ use rusqlite::params;
 
 use super::callers::{approval, enrolment};
 use super::index::index_row;
+use super::retention::policy_in_force;
 use super::{Reader, dek, grant, record, sql, stamped, statistic, subject, tombstone};
 use crate::domain::id::{DekId, Epoch};
 use crate::store::StoreError;
+use crate::store::rows::retention::PolicyInForceRow;
 use crate::store::rows::{DekRow, GrantRow, IndexRow, MetaRow, SubjectRow};
 use crate::store::tx::Stamped;
 use crate::store::tx::rewrap::{Page, RewrapReads, RowKey, RowsUnder, StampedRow, Table};
@@ -85,6 +87,12 @@ impl RewrapReads for Reader<'_> {
                 let text = "-- approvals_under\nSELECT * FROM approval WHERE epoch = ?1 ORDER BY tenant, id LIMIT ?2 OFFSET ?3";
                 let rows = self.all("approval", text, params, |row| stamped(row, approval))?;
                 let key = |row: &crate::policy::approval::Approval| RowKey::Approval(row.tenant.clone(), row.id);
+                Ok(rows.into_iter().map(|row| StampedRow::of(key, row)).collect())
+            }
+            Table::PolicyInForce => {
+                let text = "-- policies_under\nSELECT * FROM policy_in_force WHERE epoch = ?1 ORDER BY tenant LIMIT ?2 OFFSET ?3";
+                let rows = self.all("policy_in_force", text, params, |row| stamped(row, policy_in_force))?;
+                let key = |row: &PolicyInForceRow| RowKey::PolicyInForce(row.tenant.clone());
                 Ok(rows.into_iter().map(|row| StampedRow::of(key, row)).collect())
             }
         }

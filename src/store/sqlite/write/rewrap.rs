@@ -60,6 +60,10 @@ impl RewrapWrites for Reader<'_> {
                             WHERE tenant = ?4 AND id = ?5 AND epoch = ?1";
                 self.change("approval", text, params![from, to, mac, tenant.as_str(), id.0])
             }
+            RowKey::PolicyInForce(tenant) => {
+                let text = "-- restamp_policy\nUPDATE policy_in_force SET epoch = ?2, mac = ?3 WHERE tenant = ?4 AND epoch = ?1";
+                self.change("policy_in_force", text, params![from, to, mac, tenant.as_str()])
+            }
         }
     }
 
