@@ -20,8 +20,10 @@ use std::time::Duration;
 
 use memory::{Hunt, hunt_core, hunt_memory};
 use rustix::process::{Signal, geteuid};
-use server::{CORES_ALLOWED, Kind, Server, nobody_runs_it};
+use server::{CORES_ALLOWED, Kind, Server, WITH_NEXT_ROOT, nobody_runs_it};
 use strongroom::crypto::hunt::Hunter;
+use strongroom::crypto::keyring::Keyring;
+use strongroom::crypto::root::RootKey;
 
 /// How much traffic a server has seen before it is idle.
 fn orders() -> usize {
@@ -44,8 +46,11 @@ fn worked_and_hunted(server: &Server) -> (Hunt, Option<Hunt>) {
 }
 
 fn hunted(server: &Server) -> (Hunt, Option<Hunt>) {
-    let (root, keyring) = server.keys();
-    let hunter = Hunter::new(&root, &keyring).unwrap();
+    hunted_for(server, &server.keys())
+}
+
+fn hunted_for(server: &Server, (root, keyring): &(RootKey, Keyring)) -> (Hunt, Option<Hunt>) {
+    let hunter = Hunter::new(root, keyring).unwrap();
     // The server signs with this key, so it knows it; everyone may.
     let surely = keyring.signer().public().0;
     let memory = hunt_memory(server.pid(), &hunter, &surely);
@@ -75,6 +80,25 @@ fn an_idle_server_shows_no_long_lived_key_to_a_core_nor_to_root() {
     }
     if server.status().protection.unwrap().key_memory == "memfd_secret" {
         assert!(memory.refused > 0, "the keys' own pages could be read");
+    }
+}
+
+#[test]
+fn epochs_and_roots_that_come_and_go_under_way_leave_nothing_either() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::start_with(Kind::Serve, None, WITH_NEXT_ROOT);
+    let before = server.keys();
+    server.work(orders());
+    server.rotate();
+    std::thread::sleep(Duration::from_millis(500));
+    for keys in [before, server.next_keys()] {
+        let (memory, core) = hunted_for(&server, &keys);
+        assert_nothing(&memory);
+        if let Some(core) = core {
+            assert_nothing(&core);
+        }
     }
 }
 

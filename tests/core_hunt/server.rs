@@ -13,16 +13,17 @@ use strongroom::cli::dev;
 use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
 use strongroom::crypto::keyring::{Keyring, peek};
-use strongroom::crypto::root::RootKey;
+use strongroom::crypto::root::{RootKey, RootSource, mint_key_file};
 use strongroom::domain::time::SystemClock;
 use strongroom::rpc::client::{ClientFiles, connect};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
+use strongroom::rpc::proto::key_service_client::KeyServiceClient;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::operations_service_client::OperationsServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     DescribeRequest, DetokenizeRequest, EraseReason, EraseRequest, Field, GetDeliveryRequest, GrantShipmentRequest,
-    Purpose, StatusRequest, StatusResponse,
+    Purpose, RotateKekRequest, RotateRootRequest, StatusRequest, StatusResponse,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -46,6 +47,10 @@ pub enum Kind {
 }
 
 const NOBODY: u32 = 65_534;
+
+const NEXT_ROOT: &str = "next.key";
+/// For a configuration.
+pub const WITH_NEXT_ROOT: &str = "\n[next_root]\nkey_file = \"next.key\"\nallow_same_device = true\n";
 
 /// For a shell: cores as large as the machine lets a process write.
 pub const CORES_ALLOWED: &str = "ulimit -c $(ulimit -Hc);";
@@ -133,10 +138,34 @@ impl Server {
 
     /// What this process can open because it has the files; the server's memory must not hold it.
     pub fn keys(&self) -> (RootKey, Keyring) {
-        let config = self.config();
-        let root = config.root.unlock(&peek(&config.keyring).unwrap().root).unwrap();
-        let keyring = Keyring::load(&config.keyring, &root).unwrap();
+        self.keys_by(&self.config().root)
+    }
+
+    /// The same when the keyring lies under the next root.
+    pub fn next_keys(&self) -> (RootKey, Keyring) {
+        self.keys_by(&RootSource::KeyFile { path: self.data().join(NEXT_ROOT) })
+    }
+
+    fn keys_by(&self, root: &RootSource) -> (RootKey, Keyring) {
+        let keyring = self.config().keyring;
+        let root = root.unlock(&peek(&keyring).unwrap().root).unwrap();
+        let keyring = Keyring::load(&keyring, &root).unwrap();
         (root, keyring)
+    }
+
+    /// Another epoch, with everything moved under it, then another root.
+    pub fn rotate(&self) {
+        let mut keys = KeyServiceClient::new(self.channel("key-admin-office"));
+        self.runtime.block_on(async {
+            let mut moving = keys.rotate_kek(RotateKekRequest { active_epoch: 1 }).await.unwrap().into_inner();
+            let mut last = None;
+            while let Some(told) = moving.message().await.unwrap() {
+                last = Some(told);
+            }
+            let last = last.unwrap();
+            assert_eq!((last.active_epoch, last.rows_left), (2, 0));
+            keys.rotate_root(RotateRootRequest {}).await.unwrap();
+        });
     }
 
     pub fn log(&self) -> String {
@@ -227,6 +256,7 @@ fn prepare(data: &Path, kind: Kind) {
         fs::write(data.join("config.toml"), text).unwrap();
     }
     dev::prepare(data, free, &SystemClock::new(), &OsEntropy).unwrap();
+    mint_key_file(&data.join(NEXT_ROOT), &OsEntropy).unwrap();
 }
 
 impl Drop for Server {
