@@ -96,11 +96,14 @@ struct Inner {
     reserve_bytes: u64,
 }
 
+/// Sees every entry that is committed.
+type Witness = Box<dyn Fn(&Entry) + Send + Sync>;
+
 /// What the writer tells those above it, beside its answers.
 #[derive(Default)]
 struct Flags {
     reserve: AtomicU8,
-    witness: OnceLock<Box<dyn Fn(&Entry) + Send + Sync>>,
+    witness: OnceLock<Witness>,
 }
 
 impl Flags {

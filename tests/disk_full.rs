@@ -226,6 +226,30 @@ fn a_server_that_restarts_on_a_full_disk_still_erases() {
     assert_eq!(read(&house, &going).unwrap(), Outcome::Erased);
 }
 
+#[test]
+fn a_full_disk_of_the_ledger_alone_has_a_reserve_of_its_own() {
+    let Some((_folder, disk)) = disk() else { return };
+    let mut house = House::new();
+    house.stop();
+    let ledger = disk.0.join("erasure.ledger");
+    fs::copy(&house.config.store.ledger, &ledger).unwrap();
+    house.config.store.ledger = ledger;
+    house.config.reserve = RESERVE;
+    house.start();
+    let blocks = || fs::metadata(disk.0.join("erasure.ledger.reserve")).unwrap().blocks() * 512;
+    assert_eq!(blocks(), RESERVE);
+    let tokens: Vec<String> = (0..40).map(|n| house.tokenize(order(n))).collect();
+    disk.fill();
+    // What is left of the ledger's last page is soon used up.
+    tokens.iter().for_each(|token| erase(&house, token).unwrap());
+    assert_eq!((blocks(), house.running().vault.store().reserve()), (0, ReserveState::Released));
+    let mut storing = house.tokens();
+    assert_eq!(reason(&house.run(storing.tokenize(order(100))).unwrap_err()), "DISK_FULL");
+    disk.free();
+    house.tokenize(order(101));
+    assert_eq!(blocks(), RESERVE);
+}
+
 /// Without a reserve, a full disk stops erasure: what the reserve is for.
 #[cfg(feature = "planted")]
 #[test]
