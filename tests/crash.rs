@@ -152,9 +152,9 @@ impl Trial {
         OperationsServiceClient::new(operator).status(StatusRequest {}).await.unwrap().into_inner()
     }
 
-    /// Checks the whole log with nobody serving; answers how many entries it has.
+    /// Checks the whole log, and every row against it, with nobody serving; answers how many entries it has.
     fn verify_log(&mut self) -> usize {
-        let mut command = self.folder.command(&["audit", "verify"]);
+        let mut command = self.folder.command(&["audit", "verify", "--state"]);
         command.args(self.head.iter().flat_map(|head| ["--known", head]));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");

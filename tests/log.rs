@@ -1,6 +1,8 @@
 //! The log as the world sees it: signed heads, proofs, exports that verify offline, years, witnesses, and the state of the store
-//! that goes with it. Each check was seen red: the mutations by their own negative (an untouched export passes), the state by
-//! a planted fault, the years and witnesses by switching the step off by hand once.
+//! that goes with it.
+//!
+//! Each check was seen red: the state by the planted fault `state-blind`; by hand, once, a verifier that takes every signature (two of
+//! the first 4,000 mutations then pass), a start that does not look at its witness file, a keeper that cuts no year.
 //!
 //! `STRONGROOM_SEED` replays the mutations, `STRONGROOM_FULL=1` makes ten times as many.
 

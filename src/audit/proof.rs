@@ -30,7 +30,7 @@ pub fn root<H: Hashes>(tree: &H, size: u64) -> Result<Hash, H::Error> {
     subtree(tree, &(0..size))
 }
 
-/// PATH(index, D[size]) of RFC 6962 §2.1.1; `index` below `size`.
+/// `PATH(index, D[size])` of RFC 6962 §2.1.1; `index` below `size`.
 pub fn inclusion<H: Hashes>(tree: &H, index: u64, size: u64) -> Result<Vec<Hash>, H::Error> {
     path(tree, index, size, 1)
 }
@@ -41,7 +41,7 @@ pub fn section<H: Hashes>(tree: &H, first: u64, size: u64) -> Result<Vec<Hash>, 
     path(tree, first, size, SECTION)
 }
 
-/// PROOF(from, D[size]) of RFC 6962 §2.1.2; `from` at most `size`.
+/// `PROOF(from, D[size])` of RFC 6962 §2.1.2; `from` at most `size`.
 pub fn consistency<H: Hashes>(tree: &H, from: u64, size: u64) -> Result<Vec<Hash>, H::Error> {
     let (mut range, mut beside, mut is_known) = (0..size, Vec::new(), true);
     while range.end != from && from > 0 {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use strongroom::audit::entry::{Action, Entry, RefusalCode};
 use strongroom::cli::audit::{code_names, verify_bytes};
 use strongroom::crypto::entropy::SeededEntropy;
@@ -143,6 +145,16 @@ fn the_first_flipped_cut_added_or_moved_entry_is_named() {
         let doubled = with(&|lines| lines.insert(next, of(first).to_owned()));
         assert!(doubled.0.is_some_and(|entry| entry == first || entry == second), "{doubled:?}");
     }
+    // An own entry that is left out and passed off as another tenant's: only the signature knows.
+    let hidden = with(&|lines| {
+        lines.remove(line_of(&export, 4));
+        let mut head: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+        let mut ours = STANDARD.decode(head["ours"].as_str().unwrap()).unwrap();
+        ours[0] &= !(0x80 >> 4);
+        head["ours"] = STANDARD.encode(ours).into();
+        lines[1] = head.to_string() + "\n";
+    });
+    assert_eq!(hidden, (Some(0), "the section's signature is not good for it".to_owned()));
     let cut = with(&|lines| lines.truncate(line_of(&export, 300)));
     assert_eq!((cut.0, cut.1.as_str()), (Some(300), "the entry is missing"));
     // A section passed off as shorter: the head is not the one that leads to the checkpoint.
