@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 
 use crate::audit::tree::Frontier;
 use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
@@ -31,7 +32,6 @@ use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{Mac, head_mac, verify_head};
 use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
-use tokio::sync::oneshot;
 pub use tx::rewrap::{Change, Page, RowsUnder, Table};
 pub use tx::{Tx, View};
 
