@@ -273,6 +273,10 @@ const STEPS: &[(&str, &str)] = &[
          as_caller key-admin-office callers resume --role carrier --name parcelo\n\
          as_caller operator-oncall approve list",
     ),
+    (
+        "Key epochs follow each other on schedule; in an emergency, at once.",
+        "as_caller key-admin-office keys rotate\nas_caller key-admin-office keys list",
+    ),
     ("The whole audit log, checked.", "PROGRAM audit verify --config DIR/config.toml"),
 ];
 

@@ -69,7 +69,10 @@ impl Vault {
                 let epoch = Epoch(active.0.saturating_add(1));
                 vault.promote(mark, vec![log.whom(Whom::Epoch { epoch, rows: 0 }).done()]).await?;
             }
-            let Sight { keyring, left, .. } = vault.look()?;
+            let counting = vault.clone();
+            // Counting all rows takes its time.
+            let sight = tokio::task::spawn_blocking(move || counting.look()).await;
+            let Sight { keyring, left, .. } = sight.map_err(|_| StoreError::Closed)??;
             vault.tell_progress(&keyring, &left);
             Ok(vault.inner.keeper.subscribe())
         });
@@ -196,7 +199,7 @@ impl Vault {
     pub async fn list_keys(&self, call: &Call) -> Result<ListedKeys, Error> {
         self.log(Draft::of(call, Action::ListKeys, self.now()).done()).await?;
         let vault = self.clone();
-        // Counting all rows takes its time.
+        // As above.
         let listed = tokio::task::spawn_blocking(move || {
             let schedule = vault.settings().schedule;
             let (generation, epochs) = vault.store().read(|view| {
