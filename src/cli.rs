@@ -22,6 +22,7 @@ mod keys;
 pub mod mint;
 mod revoke;
 pub mod serve;
+mod shares;
 mod status;
 mod tokenize;
 

@@ -18,7 +18,7 @@ use crate::cli::Failure;
 use crate::cli::keys;
 use crate::config::Config;
 use crate::crypto::entropy::OsEntropy;
-use crate::crypto::root::{RootSource, same_device};
+use crate::crypto::root::same_device;
 use crate::domain::time::{Clock, SystemClock};
 use crate::rpc;
 use crate::rpc::listener::{Listener, Stop};
@@ -308,12 +308,12 @@ fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io:
 
 /// Refuses a root beside the database, unless that was allowed; then the operator's status says so.
 fn root_status(config: &Config) -> Result<RootStatus, Failure> {
-    let (kind, path) = match &config.root {
-        RootSource::PassphraseFile { path } => ("passphrase file", path),
-        RootSource::KeyFile { path } => ("key file", path),
-    };
-    let beside = same_device(existing(&config.store.database), path).map_err(|error| {
-        failed(&format!("cannot look at the {kind} {} and the database's folder", path.display()), &error)
+    let kind = config.root.kind();
+    let path = config.root.path();
+    let beside = path.as_deref().map_or(Ok(false), |path| {
+        same_device(existing(&config.store.database), path).map_err(|error| {
+            failed(&format!("cannot look at the {kind} {} and the database's folder", path.display()), &error)
+        })
     })?;
     let mut warnings = Vec::new();
     if beside {

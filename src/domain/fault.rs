@@ -17,6 +17,8 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// A share of the root key is taken without looking at its checksum and its digest.
+    ShareUnchecked = 20,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +60,7 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }
     }

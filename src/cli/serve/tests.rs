@@ -72,7 +72,7 @@ fn every_missing_file_ends_the_start_with_its_name() {
         (&config.trust.certificate, "certificates"),
         (&config.trust.crls[0], "certificates"),
         (&config.keyring, "there is no keyring"),
-        (config.root.path(), "key file"),
+        (&config.root.path().unwrap(), "key file"),
     ];
     for (file, words) in expected {
         let aside = folder.path().join("aside");
