@@ -21,10 +21,12 @@ mod import;
 mod keys;
 pub mod mint;
 mod revoke;
+mod seal;
 pub mod serve;
 mod shares;
 mod status;
 mod tokenize;
+mod unseal;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,8 @@ enum Command {
     Revoke(revoke::Args),
     Deliver(deliver::Args),
     Status(status::Args),
+    Seal(seal::Args),
+    Unseal(unseal::Args),
     /// Matters of retention.
     #[command(subcommand)]
     Retention(Retention),
@@ -105,6 +109,8 @@ pub fn main() -> ExitCode {
         Command::Revoke(args) => client(revoke::run(args)),
         Command::Deliver(args) => client(deliver::run(args)),
         Command::Status(args) => client(status::run(args)),
+        Command::Seal(args) => client(seal::run(args)),
+        Command::Unseal(args) => client(unseal::run(args)),
         Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
     };
     match outcome {

@@ -17,6 +17,7 @@ mod mark;
 mod once;
 mod report_event;
 mod roster;
+mod seal;
 mod shipment;
 mod status;
 mod sweep;
@@ -48,7 +49,8 @@ pub use enrol::{
 pub use erase::Erase;
 pub use error::Error;
 pub use report_event::{ReportEvent, Reported};
-pub use roster::days_between;
+pub use roster::{Welcomes, days_between};
+pub use seal::{Attempt, Pulse};
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{RootStatus, Status};
 pub use sweep::Swept;
@@ -85,7 +87,7 @@ struct Inner {
     mark: Mark,
     started_at: Timestamp,
     sweeper: sweep::Progress,
-    roster: Roster,
+    roster: Arc<Roster>,
 }
 
 impl Vault {
@@ -95,7 +97,7 @@ impl Vault {
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let sweeper = sweep::Progress::default();
+        let (roster, sweeper) = (Arc::new(roster), sweep::Progress::default());
         let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
         vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.

@@ -36,8 +36,7 @@ fn refusals(house: &House, action: Action, code: RefusalCode) -> usize {
         found += entries.iter().filter(|e| e.action == action && e.verdict == Verdict::Refused(code)).count();
     };
     house
-        .running()
-        .vault
+        .vault()
         .store()
         .audit_batches(&mut |batch, _| {
             note(&batch.entries);

@@ -70,7 +70,7 @@ fn serve_vault(mut config: Config) {
             let started = Instant::now();
             let mut destroyed = 0;
             loop {
-                let swept = runtime.block_on(running.vault.sweep()).unwrap();
+                let swept = runtime.block_on(running.vault().unwrap().sweep()).unwrap();
                 destroyed += swept.destroyed;
                 if !swept.more {
                     return format!("{destroyed} {}", started.elapsed().as_micros());

@@ -104,6 +104,11 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
+        /// Keys were wiped from memory by command.
+        Seal = 60 "seal",
+        /// A share of the root key came in, or the root's source was asked again.
+        Unseal = 61 "unseal",
+        SealStatus = 62 "seal_status",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -155,6 +160,15 @@ coded! {
         ApprovalOver = 38 "approval_over",
         /// The identity is enrolled otherwise.
         AlreadyEnrolled = 39 "already_enrolled",
+        /// No share of a root key, or a mistyped one.
+        NotAShare = 50 "not_a_share",
+        /// A share of another keyring's root.
+        OtherShares = 51 "other_shares",
+        /// A share that nobody was handed.
+        WrongShare = 52 "wrong_share",
+        RepeatedShare = 53 "repeated_share",
+        /// The root's source, the keyring or the store did not open.
+        CannotOpen = 54 "cannot_open",
     }
 }
 

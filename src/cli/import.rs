@@ -244,7 +244,12 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NotAHash
         | R::AlreadyEnrolled
         | R::NotTwoPeople
-        | R::ApprovalOver => false,
+        | R::ApprovalOver
+        | R::Sealed
+        | R::NotAShare
+        | R::OtherShares
+        | R::WrongShare
+        | R::CannotOpen => false,
     }
 }
 

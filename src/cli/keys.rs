@@ -149,13 +149,15 @@ fn init_keys_to(
     Ok(minted || split.is_some())
 }
 
+pub(super) fn no_keyring(keyring: &Path) -> Failure {
+    let keyring = keyring.display();
+    Failure::local(format!("there is no keyring at {keyring}: make one with `strongroom keys init`, or bring a copy back"))
+}
+
 /// Opens the keyring with its root; with one that is split, by shares from standard input.
 pub(super) fn unlock(root: &RootSource, keyring: &Path) -> Result<Keyring, Failure> {
     if !keyring.exists() {
-        return Err(Failure::local(format!(
-            "there is no keyring at {}: make one with `strongroom keys init`, or bring a copy back",
-            keyring.display()
-        )));
+        return Err(no_keyring(keyring));
     }
     let unusable =
         |error: &dyn std::error::Error| failed(&format!("cannot open the keyring {}", keyring.display()), error);

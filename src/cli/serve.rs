@@ -2,30 +2,29 @@
 //! wrong ends the start with one line that names it; a server that runs holds the store alone, sweeps, and ends only after
 //! the calls in flight have had their time.
 
+mod keeper;
+
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
-use crate::cli::keys;
 use crate::config::Config;
-use crate::crypto::entropy::OsEntropy;
 use crate::crypto::root::same_device;
 use crate::domain::time::{Clock, SystemClock};
-use crate::rpc;
 use crate::rpc::listener::{Listener, Stop};
+use crate::rpc::seal::Switch;
 use crate::rpc::trust::Trust;
-use crate::store::Store;
 use crate::telemetry;
-use crate::vault::{Parts, RootStatus, Vault};
+use crate::vault::{RootStatus, Vault};
+use keeper::Keeper;
 
 /// Serve the vault over mutual TLS until told to stop.
 #[derive(clap::Args)]
@@ -37,7 +36,7 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-Prints `ready https://ADDRESS` once it serves; logs go where [log] says (stderr without it).
+Prints `ready https://ADDRESS` once it serves, or `sealed https://ADDRESS` where it waits for the shares of its root key; logs go where [log] says (stderr without it).
 
 Signals:
   SIGHUP            reads certificates and revocation lists again; a bad set is refused and the old one stays
@@ -63,8 +62,8 @@ A whole configuration (relative paths start at the file's folder):
   keyring = \"/other-disk/keyring\"          # keep copies: all lost = all data lost
 
   [root]
-  passphrase_file = \"/run/secrets/root\"    # or key_file; on another device than the database,
-  allow_same_device = false                # unless this is true
+  passphrase_file = \"/run/secrets/root\"    # or one of the sources below; a file on another device than
+  allow_same_device = false                # the database, unless this is true
 
   [log]
   level = \"info\"                           # error, warn, info, debug, trace
@@ -85,6 +84,15 @@ A whole configuration (relative paths start at the file's folder):
   roles = [\"shop\", \"warehouse\", \"customer-service\", \"finance\", \"operator\", \"auditor\", \"key-admin\",
            \"privacy-officer\", \"carrier\"]
 
+Where else the root key may come from (in [root], exactly one; secrets by path alone):
+  key_file = \"/run/secrets/root.key\"       # 32 bytes or 64 hexadecimal digits, mode 0600
+  credential = \"root\"                      # a systemd credential: LoadCredentialEncrypted=root
+  transit = { address = \"https://bao.example:8200\", key = \"strongroom\", token_file = \"/run/secrets/bao\", ca = \"bao.pem\" }
+                                           # OpenBao or Vault; also: mount (\"transit\"), namespace
+  pkcs11 = { module = \"/usr/lib/softhsm/libsofthsm2.so\", token = \"vault\", key = \"root\", pin_file = \"/run/secrets/pin\" }
+  aws_kms = { key_id = \"alias/strongroom\", region = \"eu-central-1\" }   # builds with `--features aws-kms`
+  shares = { shares = 5, threshold = 3 }   # split among people: the server starts sealed, see `strongroom unseal --help`
+
 Examples:
   strongroom keys init --config strongroom.toml
   strongroom callers enrol --help          # nobody comes in before being enrolled
@@ -94,7 +102,10 @@ Examples:
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = load(&args.config)?;
     telemetry::init(&config.log).map_err(|error| failed("cannot start the log", &error))?;
-    run_server(config, |running| writeln!(io::stdout(), "ready https://{}", running.address))
+    run_server(config, |running| {
+        let how = if running.vault().is_some() { "ready" } else { "sealed" };
+        writeln!(io::stdout(), "{how} https://{}", running.address)
+    })
 }
 
 /// Serves by the machine's clock until SIGTERM or SIGINT; `ready` is called once callers can connect.
@@ -136,18 +147,18 @@ impl Signals {
     }
 }
 
-/// A server at work. Dropped without `stop`, it is told to end and not waited for.
+/// A server at work, sealed or open. Dropped without `stop`, it is told to end and not waited for.
 pub struct Running {
     pub address: SocketAddr,
-    pub vault: Vault,
     trust: Arc<Trust>,
+    switch: Switch,
     stop: Stop,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Running {
-    /// Opens everything and serves. Retention goes by `clock`, which may be simulated; certificates always go by the
-    /// machine's. To be called outside any runtime.
+    /// Opens everything and serves; where the root is split, serves sealed until its shares have come. Retention goes by `clock`,
+    /// which may be simulated; certificates always go by the machine's. To be called outside any runtime.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         // The first phone number must not wait for the numbering plans.
         crate::domain::field::phone::warm();
@@ -157,36 +168,21 @@ impl Running {
             root.warnings
                 .push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
         }
-        let keyring = Arc::new(keys::unlock(&config.root, &config.keyring)?);
         let listener = Listener::bind(&config.listener)
             .map_err(|error| failed(&format!("cannot listen on {}", config.listener.address), &error))?;
-        let store = Store::open(&config.store, keyring, Arc::clone(&clock))
-            .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
-        let parts = Parts {
-            store,
-            policies: config.policies,
-            serial_patterns: config.serial_patterns,
-            clock,
-            entropy: Arc::new(OsEntropy),
-            root,
-        };
-        let opened = runtime().map(|runtime| runtime.block_on(Vault::open(parts)));
-        let vault = opened
-            .map_err(|error| failed("cannot start a runtime", &error))?
-            .map_err(|error| failed("cannot take the store into service", &error))?;
-        if !vault.has_callers() {
-            tracing::warn!(
-                "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
-            );
-        }
-        let mut running = Self { address: listener.local_addr(), vault, trust, stop: Stop::new(), threads: Vec::new() };
-        let first =
-            running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;
-        running
-            .spawn(listener, first, config.sweep_interval)
-            .map_err(|error| failed("cannot start a thread", &error))?;
-        tracing::info!(address = %running.address, "serving");
+        let stop = Stop::new();
+        let keeper = Keeper::start(config, root, clock, Arc::clone(&trust), stop.clone())?;
+        let switch = keeper.switch();
+        let mut running = Self { address: listener.local_addr(), trust, switch, stop, threads: Vec::new() };
+        running.spawn(listener, keeper).map_err(|error| failed("cannot start a thread", &error))?;
+        let sealed = running.vault().is_none();
+        tracing::info!(address = %running.address, sealed, "serving");
         Ok(running)
+    }
+
+    /// The vault; `None` while it is sealed. Whoever keeps it keeps its keys in memory.
+    pub fn vault(&self) -> Option<Vault> {
+        self.switch.vault()
     }
 
     /// Reads certificates and revocation lists again; on any error the set in use stays.
@@ -212,23 +208,11 @@ impl Running {
         ended.map_err(|error| failed("the server ended badly", &error))
     }
 
-    /// One step of the sweeper before anyone is served; answers when the next one is wanted.
-    fn first_sweep(&self, interval: Duration) -> io::Result<Duration> {
-        let swept = runtime()?.block_on(self.vault.sweep());
-        let more = swept.unwrap_or_else(|error| {
-            tracing::error!(reason = told(&error), "the sweeper could not destroy what is due");
-            crate::vault::Swept::default()
-        });
-        Ok(if more.more { Duration::ZERO } else { interval })
-    }
-
-    fn spawn(&mut self, listener: Listener, first: Duration, sweep_interval: Duration) -> io::Result<()> {
-        let (vault, stop) = (self.vault.clone(), self.stop.clone());
-        self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
+    fn spawn(&mut self, listener: Listener, keeper: Keeper) -> io::Result<()> {
+        self.thread("keeper", move || keeper.keep())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let routes = rpc::services(self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock));
-        let (trust, stop) = (Arc::clone(&self.trust), self.stop.clone());
-        self.thread("listener", move || listener.serve(trust, clock, routes, stop))
+        let (trust, switch, stop) = (Arc::clone(&self.trust), self.switch.clone(), self.stop.clone());
+        self.thread("listener", move || listener.serve(trust, clock, switch, stop))
     }
 
     /// Runs `work` beside the others; when one ends, for whatever reason, all are told to.
@@ -268,42 +252,8 @@ impl Drop for Running {
     }
 }
 
-fn runtime() -> io::Result<Runtime> {
+pub(super) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-/// Destroys what is due, chunk by chunk, after `first` and at every interval. An error waits for the next interval: the store may
-/// recover, and what is due stays unreadable meanwhile.
-fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io::Result<()> {
-    runtime()?.block_on(async {
-        let stopped = stop.wait();
-        tokio::pin!(stopped);
-        let mut pause = first;
-        loop {
-            // Between two steps, never within one.
-            tokio::select! {
-                biased;
-                () = &mut stopped => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = interval;
-            match vault.sweep().await {
-                Ok(swept) => {
-                    if swept.destroyed > 0 {
-                        tracing::info!(destroyed = swept.destroyed, "records were destroyed: their retention was over");
-                    }
-                    if swept.more {
-                        pause = Duration::ZERO;
-                    }
-                }
-                Err(error) => tracing::error!(reason = told(&error), "the sweeper could not destroy what is due"),
-            }
-            if let Some(why) = vault.store().poisoned() {
-                // Whoever supervises us starts us again, and the start recovers.
-                return Err(io::Error::other(format!("the store refuses until a restart: {why}")));
-            }
-        }
-    })
 }
 
 /// Refuses a root beside the database, unless that was allowed; then the operator's status says so.
@@ -347,7 +297,7 @@ pub(super) fn failed(what: &str, error: &dyn Error) -> Failure {
 }
 
 /// An error and its sources, each said once.
-fn told(error: &dyn Error) -> String {
+pub(super) fn told(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -138,6 +138,9 @@ reasons! {
     NotAWindow = "NOT_A_WINDOW" "This must be a window of at most a year that is not over, with 1 to 1000 reads.",
     NotAName = "NOT_A_NAME" "This must be a name of a-z, 0-9 and hyphens that starts with a letter.",
     NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or an approval's number, in hexadecimal digits.",
+    NotAShare = "NOT_A_SHARE" "This must be a share of a root key, srs1 and 75 more characters, checksum included.",
+    OtherShares = "OTHER_SHARES" "This share was made for another keyring, or before the root was replaced.",
+    WrongShare = "WRONG_SHARE" "This share is none of those that were handed out.",
 }
 
 #[cfg(test)]

@@ -142,11 +142,14 @@ fn action(path: &str) -> Action {
         "ShowApproval" => Action::ShowApproval,
         "Approve" => Action::Approve,
         "Reject" => Action::Reject,
+        "Seal" => Action::Seal,
+        "Unseal" => Action::Unseal,
+        "SealStatus" => Action::SealStatus,
         _ => Action::Status,
     }
 }
 
-fn may_call(role: Role, path: &str) -> bool {
+pub(super) fn may_call(role: Role, path: &str) -> bool {
     let allowed = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| *roles);
     allowed.contains(&(role as u8))
 }

@@ -50,7 +50,8 @@ impl Failure {
     pub fn of_reason(reason: ErrorReason, field: &str) -> Self {
         let place = if field.is_empty() { String::new() } else { format!(" (field {})", plain_name(field)) };
         let message = format!("refused: {}{place}: {}", reason_name(reason), advice(reason));
-        if reason == ErrorReason::Unavailable { Self::unreachable(message) } else { Self::refused(message) }
+        let not_now = matches!(reason, ErrorReason::Unavailable | ErrorReason::Sealed | ErrorReason::CannotOpen);
+        if not_now { Self::unreachable(message) } else { Self::refused(message) }
     }
 }
 
@@ -187,6 +188,11 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
         }
+        R::Sealed => "the vault is sealed; its key admins open it with `strongroom unseal`",
+        R::NotAShare => "a share is srs1 and 75 more lower-case characters; is it mistyped?",
+        R::OtherShares => "the share was made for another keyring, or before the root was replaced",
+        R::WrongShare => "the share is none of those that were handed out for this keyring",
+        R::CannotOpen => "the server's log tells why; shares that were given so far must be given again",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }
