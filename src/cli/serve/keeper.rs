@@ -78,6 +78,9 @@ impl Keeper {
         let switch = Switch::new(control.clone(), tenants, trust, Arc::new(SystemClock::new()));
         let mut keeper =
             Self { config, root, clock, switch, control, commands, stop, open: None, gathering: None };
+        // Health knows every service from the start.
+        let told = runtime().map(|runtime| runtime.block_on(keeper.switch.close()));
+        told.map_err(|error| failed("cannot start a runtime", &error))?;
         if let RootSource::Shares(_) = keeper.config.root {
             keeper.gathering = Some(keeper.gather()?);
             keeper.tell_sealed(Cause::Started);

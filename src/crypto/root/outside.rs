@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -92,9 +93,12 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Trouble>>) -> Res
     runtime.map_err(|_| Trouble::Failed)?.block_on(work)
 }
 
-/// Whether one of an error's causes is of a kind.
+/// One of an error's causes, by its kind. An `io::Error` hides what it wraps from `source`, so those are looked into.
 pub(super) fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    std::iter::successors(Some(error), |error| (*error).source()).find_map(|cause| cause.downcast_ref())
+    std::iter::successors(Some(error), |error| (*error).source()).find_map(|cause| {
+        let wrapped = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+        cause.downcast_ref().or_else(wrapped)
+    })
 }
 
 /// Where a service listens: over TLS, or on this machine.
