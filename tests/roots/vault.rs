@@ -114,16 +114,11 @@ impl Vault {
         Err(said)
     }
 
-    /// What the server says on one line when it does not start.
-    pub fn refused(&self) -> String {
-        match self.start() {
-            Ok(_) => panic!("the server started"),
-            Err(said) => {
-                self.told.borrow_mut().push_str(&said);
-                assert_eq!(said.lines().count(), 1, "{said}");
-                said
-            }
-        }
+    /// The server does not start, and says why on one line.
+    pub fn refuses(&self, why: &str) {
+        let Err(said) = self.start() else { panic!("the server started, and should have said: {why}") };
+        self.told.borrow_mut().push_str(&said);
+        assert!(said.lines().count() == 1 && said.contains(why), "expected: {why}\nsaid: {said}");
     }
 
     /// Serves, stores an order, stops; answers its token.
