@@ -89,7 +89,9 @@ pub enum Reason {
     Address(#[from] BadAddress),
     #[error(transparent)]
     Split(#[from] BadSplit),
-    #[error("is no plain name: 1 to {0} printable characters, and for a path's part only A-Z, a-z, 0-9, '.', '-' and '_'")]
+    #[error(
+        "is no plain name: 1 to {0} printable characters, and for a path's part only A-Z, a-z, 0-9, '.', '-' and '_'"
+    )]
     NotPlain(usize),
     #[error("this build cannot ask AWS KMS: build it with `--features aws-kms`")]
     NoKms,
@@ -364,9 +366,9 @@ fn aws_kms(raw: Spanned<RawAwsKms>) -> Result<AwsKms, At> {
         return Err((raw.span(), "root.aws_kms", Reason::NoKms));
     }
     let raw = raw.into_inner();
-    let endpoint = raw.endpoint.map(|raw| {
-        raw.get_ref().parse().map_err(|bad: BadAddress| (raw.span(), "root.aws_kms.endpoint", bad.into()))
-    });
+    let endpoint = raw
+        .endpoint
+        .map(|raw| raw.get_ref().parse().map_err(|bad: BadAddress| (raw.span(), "root.aws_kms.endpoint", bad.into())));
     Ok(AwsKms {
         key_id: label(raw.key_id, "root.aws_kms.key_id", 255)?,
         region: raw.region.map(|region| segments(region, "root.aws_kms.region")).transpose()?,

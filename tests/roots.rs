@@ -64,7 +64,12 @@ fn a_split_root_is_handed_out_once_and_opens_by_the_command_line() {
 
     // The first callers are enrolled on the machine, which takes shares too.
     let two = share(1) + &share(2);
-    assert!(vault.run(&["dev", "--dir", vault.dir.path().to_str().unwrap()], &two).unwrap_err().contains("too few shares: 2 of the 3"));
+    assert!(
+        vault
+            .run(&["dev", "--dir", vault.dir.path().to_str().unwrap()], &two)
+            .unwrap_err()
+            .contains("too few shares: 2 of the 3")
+    );
     let mistyped = two.clone() + &share(3).replace("srs1q", "srs1p");
     let refused = vault.run(&["dev", "--dir", vault.dir.path().to_str().unwrap()], &mistyped).unwrap_err();
     assert!(refused.contains("line 3: this is no share, or it is mistyped") && !refused.contains("srs1p"), "{refused}");
@@ -236,6 +241,9 @@ fn kms_wraps_the_root_and_says_what_is_wrong() {
 fn a_build_without_kms_says_so_with_the_line() {
     let vault = Vault::new("aws_kms = { key_id = 'alias/strongroom' }");
     let refused = vault.init().unwrap_err();
-    assert!(refused.contains("config.toml, line ") && refused.contains("root.aws_kms: this build cannot ask AWS KMS"), "{refused}");
+    assert!(
+        refused.contains("config.toml, line ") && refused.contains("root.aws_kms: this build cannot ask AWS KMS"),
+        "{refused}"
+    );
     assert!(!required() || tools::find("STRONGROOM_TEST_MOTO", "moto_server").is_some());
 }

@@ -270,7 +270,8 @@ fn sealing_under_load_ends_calls_in_flight_and_every_later_one_within_a_second()
     for share in &shares[..3] {
         unseal(&house, share).unwrap();
     }
-    let (stored, refused, odd) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (stored, refused, odd) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let loaders: Vec<_> = (0..8)
         .map(|loader| {
             let mut tokens = house.tokens();
@@ -311,7 +312,10 @@ fn sealing_under_load_ends_calls_in_flight_and_every_later_one_within_a_second()
         house.run(loader).unwrap();
     }
     let took = began.elapsed();
-    println!("sealed under load: every caller knew after {took:?}; {} were stored before", stored.load(Ordering::SeqCst));
+    println!(
+        "sealed under load: every caller knew after {took:?}; {} were stored before",
+        stored.load(Ordering::SeqCst)
+    );
     assert!(took < Duration::from_secs(1) || cfg!(debug_assertions) && took < Duration::from_secs(5));
     assert_eq!((refused.load(Ordering::SeqCst), odd.load(Ordering::SeqCst)), (8, false));
     // The client's end of the stream is still there, and no key is.
@@ -341,11 +345,8 @@ fn a_vault_whose_root_is_a_file_is_sealed_and_opened_again_by_an_administrator_i
     second_admin(&house);
     house.start();
     let token = house.tokenize(order(1));
-    let suspend = SuspendCallerRequest {
-        role: Role::KeyAdmin as i32,
-        name: "second".to_owned(),
-        certificate: String::new(),
-    };
+    let suspend =
+        SuspendCallerRequest { role: Role::KeyAdmin as i32, name: "second".to_owned(), certificate: String::new() };
     let mut callers = people::callers(&house, "office");
     house.run(callers.suspend_caller(suspend)).unwrap();
     let mut suspended = seals(&house, Role::KeyAdmin, "second");
@@ -373,7 +374,8 @@ fn a_vault_whose_root_is_a_file_is_sealed_and_opened_again_by_an_administrator_i
     house.run(tokens.describe(strongroom::rpc::proto::DescribeRequest { token })).unwrap();
     // Open already: the same again is no error.
     assert!(!unseal(&house, "").unwrap().sealed);
-    let refused: Vec<_> = people::refusals(&house).into_iter().filter(|(action, _)| *action == Action::Unseal).collect();
+    let refused: Vec<_> =
+        people::refusals(&house).into_iter().filter(|(action, _)| *action == Action::Unseal).collect();
     let codes = [RefusalCode::Forbidden, RefusalCode::Invalid, RefusalCode::CannotOpen];
     assert_eq!(refused, codes.map(|code| (Action::Unseal, code)));
 }

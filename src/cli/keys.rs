@@ -151,7 +151,9 @@ fn init_keys_to(
 
 pub(super) fn no_keyring(keyring: &Path) -> Failure {
     let keyring = keyring.display();
-    Failure::local(format!("there is no keyring at {keyring}: make one with `strongroom keys init`, or bring a copy back"))
+    Failure::local(format!(
+        "there is no keyring at {keyring}: make one with `strongroom keys init`, or bring a copy back"
+    ))
 }
 
 /// Opens the keyring with its root; with one that is split, by shares from standard input.
@@ -165,8 +167,7 @@ pub(super) fn unlock(root: &RootSource, keyring: &Path) -> Result<Keyring, Failu
     if let (RootSource::Shares(_), RootHeader::Shares(set)) = (root, &header.root) {
         return shares::open(keyring, set);
     }
-    let key =
-        root.unlock(&header.root).map_err(|error| failed(&format!("cannot use the root {root}"), &error))?;
+    let key = root.unlock(&header.root).map_err(|error| failed(&format!("cannot use the root {root}"), &error))?;
     Keyring::load(keyring, &key).map_err(|error| unusable(&error))
 }
 

@@ -81,5 +81,6 @@ pub(super) fn open(keyring: &Path, set: &ShareSet) -> Result<Keyring, Failure> {
         added.map_err(|bad| Failure::usage(format!("share {} of those given: {bad}", at + 1)))?;
     }
     let root = gathering.combine().map_err(|few| Failure::usage(few.to_string()))?;
-    Keyring::load(keyring, &root).map_err(|error| failed(&format!("cannot open the keyring {}", keyring.display()), &error))
+    Keyring::load(keyring, &root)
+        .map_err(|error| failed(&format!("cannot open the keyring {}", keyring.display()), &error))
 }

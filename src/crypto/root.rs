@@ -27,8 +27,8 @@ use crate::crypto::key::{Key, debug_by_name};
 use shares::{Share, ShareSet};
 
 pub use aws_kms::AwsKms;
-pub use file::{MIN_PASSPHRASE, mint_key_file, mint_passphrase_file, same_device, write_secret};
 pub(crate) use file::sync_folder_of;
+pub use file::{MIN_PASSPHRASE, mint_key_file, mint_passphrase_file, same_device, write_secret};
 pub use outside::{Address, BadAddress, PATIENCE, Trouble};
 pub use pkcs11::Pkcs11;
 pub use transit::Transit;
@@ -76,10 +76,16 @@ pub struct Fresh {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RootSource {
-    PassphraseFile { path: PathBuf },
-    KeyFile { path: PathBuf },
+    PassphraseFile {
+        path: PathBuf,
+    },
+    KeyFile {
+        path: PathBuf,
+    },
     /// A systemd credential by its name: what a key file would hold.
-    Credential { name: CredentialName },
+    Credential {
+        name: CredentialName,
+    },
     Transit(Transit),
     Pkcs11(Pkcs11),
     AwsKms(AwsKms),
@@ -138,7 +144,10 @@ pub struct BadSplit;
 /// How a root key is found again. Stands in the keyring's clear header and is authenticated with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RootHeader {
-    Passphrase { cost: Argon2Cost, salt: [u8; 16] },
+    Passphrase {
+        cost: Argon2Cost,
+        salt: [u8; 16],
+    },
     /// The key as it is, in a file or a credential.
     KeyFile,
     Wrapped(Wrapped),
@@ -211,7 +220,9 @@ pub enum RootError {
     NotAKey { role: &'static str },
     #[error("the {role} holds no single line of printable ASCII")]
     NotALine { role: &'static str },
-    #[error("no credentials were passed to this process: systemd sets CREDENTIALS_DIRECTORY where LoadCredential= or LoadCredentialEncrypted= names one")]
+    #[error(
+        "no credentials were passed to this process: systemd sets CREDENTIALS_DIRECTORY where LoadCredential= or LoadCredentialEncrypted= names one"
+    )]
     NoCredentials,
     #[error("the keyring was made with another kind of root source: a {expected}")]
     OtherSource { expected: &'static str },

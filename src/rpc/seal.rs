@@ -81,8 +81,14 @@ pub enum Unsealed {
 /// What SealService asks of the keeper.
 pub enum Command {
     /// The attempt is for the log of the vault that it opens.
-    Unseal { share: Option<Share>, attempt: Attempt, reply: oneshot::Sender<Result<Unsealed, StillSealed>> },
-    Seal { reply: oneshot::Sender<()> },
+    Unseal {
+        share: Option<Share>,
+        attempt: Box<Attempt>,
+        reply: oneshot::Sender<Result<Unsealed, StillSealed>>,
+    },
+    Seal {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The line from SealService to the keeper, and what was tried on it while nothing could be logged.
@@ -114,7 +120,7 @@ impl Control {
 
     pub async fn unseal(&self, share: Option<Share>, attempt: Attempt) -> Result<Unsealed, StillSealed> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.commands.send(Command::Unseal { share, attempt, reply }).await;
+        let sent = self.commands.send(Command::Unseal { share, attempt: Box::new(attempt), reply }).await;
         sent.map_err(|_| StillSealed::CannotOpen)?;
         answer.await.unwrap_or(Err(StillSealed::CannotOpen))
     }
@@ -168,7 +174,11 @@ struct Inner {
 enum Phase {
     /// With those who were in force when it was sealed, if it was ever open.
     Sealed(Option<Welcomes>),
-    Serving { vault: Vault, routes: Routes, cut: Stop },
+    Serving {
+        vault: Vault,
+        routes: Routes,
+        cut: Stop,
+    },
 }
 
 /// Who asks a sealed vault; stands among the request's extensions.

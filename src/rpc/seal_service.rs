@@ -69,7 +69,12 @@ impl SealService for OpenSeals {
         if let Err(error) = self.door.vault.done(&call, Action::Seal).await {
             // A log that cannot be written must not keep anyone from sealing; it is told of it when it can.
             tracing::error!(%error, "the audit log cannot take the seal: sealing all the same");
-            self.control.note(Attempt { call: call.clone(), at: self.clock.now(), action: Action::Seal, refused: None });
+            self.control.note(Attempt {
+                call: call.clone(),
+                at: self.clock.now(),
+                action: Action::Seal,
+                refused: None,
+            });
         }
         let (role, name) = (call.caller.role.as_str(), call.caller.name.as_str());
         tracing::warn!(tenant = call.caller.tenant.as_str(), role, name, "sealing by command");

@@ -35,8 +35,10 @@ pub const ALLOWED: &[&str] = &[
     "--role ROLE",
     "--seed N",
     "--server URL",
+    "--shares COUNT",
     "--skip-field FIELD",
     "--tenant TENANT",
+    "--threshold COUNT",
     "--trust-domain TRUST_DOMAIN",
     // The path of a certificate.
     "CERTIFICATE",
@@ -122,6 +124,10 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.silent_command("operator-oncall", &["status"], "");
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
     callers(served);
+    // An open vault takes no share, and a command for another one seals nothing.
+    served.silent_command("key-admin-office", &["unseal"], &canaries.word("share"));
+    served.refused_command("key-admin-office", &["seal", "--trust-domain", "elsewhere.example"], "");
+    served.refused_command("operator-oncall", &["seal", "--trust-domain", "strongroom.dev"], "");
     let config = served.data().join("config.toml");
     served.silent_command(shop, &["audit", "verify", "--config", config.to_str().unwrap()], "");
     served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);

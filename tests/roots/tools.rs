@@ -138,7 +138,8 @@ impl SoftHsm {
         let dir = tempfile::tempdir().unwrap();
         let (conf, tokens) = (dir.path().join("softhsm2.conf"), dir.path().join("tokens"));
         fs::create_dir(&tokens).unwrap();
-        let text = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+        let text =
+            format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
         fs::write(&conf, text).unwrap();
         let (conf, module) = (conf.to_str().unwrap().to_owned(), module.to_str().unwrap().to_owned());
         Some(Self { util, _dir: dir, conf, module })

@@ -76,8 +76,7 @@ impl Keeper {
         let (control, commands) = Control::new(state);
         let tenants = config.policies.keys().cloned().collect();
         let switch = Switch::new(control.clone(), tenants, trust, Arc::new(SystemClock::new()));
-        let mut keeper =
-            Self { config, root, clock, switch, control, commands, stop, open: None, gathering: None };
+        let mut keeper = Self { config, root, clock, switch, control, commands, stop, open: None, gathering: None };
         // Health knows every service from the start.
         let told = runtime().map(|runtime| runtime.block_on(keeper.switch.close()));
         told.map_err(|error| failed("cannot start a runtime", &error))?;
@@ -108,7 +107,7 @@ impl Keeper {
                 }
                 Next::Asked(Command::Unseal { share, attempt, reply }) => {
                     // Nobody hears it if who asked is gone; the state tells too.
-                    let _ = reply.send(self.unseal(share, attempt));
+                    let _ = reply.send(self.unseal(share, *attempt));
                 }
                 Next::Asked(Command::Seal { reply }) => self.seal(reply)?,
             }
@@ -209,7 +208,9 @@ impl Keeper {
         while !open.pulse.is_gone() {
             const STEP: Duration = Duration::from_millis(5);
             if waited >= LETTING_GO {
-                return Err(io::Error::other("something keeps the sealed vault's keys in memory: only an end clears it"));
+                return Err(io::Error::other(
+                    "something keeps the sealed vault's keys in memory: only an end clears it",
+                ));
             }
             std::thread::sleep(STEP);
             waited += STEP;
@@ -224,7 +225,8 @@ impl Keeper {
         if !path.exists() {
             return Err(keys::no_keyring(path));
         }
-        let header = peek(path).map_err(|error| failed(&format!("cannot open the keyring {}", path.display()), &error))?;
+        let header =
+            peek(path).map_err(|error| failed(&format!("cannot open the keyring {}", path.display()), &error))?;
         match header.root {
             RootHeader::Shares(set) => Ok(Gathering::new(set)),
             other => {

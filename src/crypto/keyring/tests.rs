@@ -193,9 +193,8 @@ fn debug_shows_types_only() {
 
 /// A header of every kind, with the longest and the shortest bodies.
 fn headers() -> Vec<RootHeader> {
-    let wrapped = |by, key: &str, blob: usize| {
-        RootHeader::Wrapped(Wrapped { by, key: key.to_owned(), blob: vec![7; blob] })
-    };
+    let wrapped =
+        |by, key: &str, blob: usize| RootHeader::Wrapped(Wrapped { by, key: key.to_owned(), blob: vec![7; blob] });
     let entropy = SeededEntropy::new(3);
     let split = |shares, threshold| {
         let source = RootSource::Shares(Split::new(shares, threshold).unwrap());

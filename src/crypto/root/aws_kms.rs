@@ -119,8 +119,12 @@ mod with_the_feature {
                 "IncorrectKeyException" | "InvalidCiphertextException" => Trouble::WrongKey,
                 "DisabledException" | "KMSInvalidStateException" => Trouble::KeyDisabled,
                 "InvalidKeyUsageException" => Trouble::Unfit,
-                "AccessDeniedException" | "UnrecognizedClientException" | "ExpiredTokenException"
-                | "InvalidSignatureException" | "IncompleteSignature" | "MissingAuthenticationToken" => Trouble::Denied,
+                "AccessDeniedException"
+                | "UnrecognizedClientException"
+                | "ExpiredTokenException"
+                | "InvalidSignatureException"
+                | "IncompleteSignature"
+                | "MissingAuthenticationToken" => Trouble::Denied,
                 _ => Trouble::Failed,
             },
             _ => Trouble::Nonsense,

@@ -149,7 +149,8 @@ const CREDENTIAL_MODE: u32 = 0o037;
 pub(super) fn read_line(path: &Path, role: &'static str) -> Result<Zeroizing<String>, RootError> {
     let bytes = read_owner_only(path, role, OWNER_ONLY)?;
     let line = without_newline(&bytes);
-    let text = std::str::from_utf8(line).ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()));
+    let text =
+        std::str::from_utf8(line).ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()));
     text.map(|text| Zeroizing::new(text.to_owned())).ok_or(RootError::NotALine { role })
 }
 
@@ -199,8 +200,9 @@ fn parse_key(bytes: &[u8], role: &'static str) -> Result<Key, RootError> {
         return Ok(Key::filled(|key| *key = raw));
     }
     let mut parsed = Err(RootError::NotAKey { role });
-    let key =
-        Key::filled(|key| parsed = hex::decode_to_slice(without_newline(bytes), key).map_err(|_| RootError::NotAKey { role }));
+    let key = Key::filled(|key| {
+        parsed = hex::decode_to_slice(without_newline(bytes), key).map_err(|_| RootError::NotAKey { role })
+    });
     parsed.map(|()| key)
 }
 

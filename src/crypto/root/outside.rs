@@ -154,8 +154,13 @@ mod tests {
 
     #[test]
     fn plain_http_stays_on_this_machine_and_an_address_carries_nothing_else() {
-        for good in ["https://bao.example:8200", "https://10.0.0.7", "http://127.0.0.1:8200", "http://[::1]:1", "http://localhost"]
-        {
+        for good in [
+            "https://bao.example:8200",
+            "https://10.0.0.7",
+            "http://127.0.0.1:8200",
+            "http://[::1]:1",
+            "http://localhost",
+        ] {
             assert!(good.parse::<Address>().is_ok(), "{good}");
         }
         for bad in [

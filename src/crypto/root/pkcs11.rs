@@ -178,7 +178,9 @@ fn told(error: &Error) -> Trouble {
     match returned {
         Rv::PinIncorrect | Rv::PinInvalid | Rv::PinLenRange => Trouble::WrongPin,
         Rv::PinLocked => Trouble::PinLocked,
-        Rv::PinExpired | Rv::UserPinNotInitialized | Rv::UserNotLoggedIn | Rv::KeyFunctionNotPermitted => Trouble::Denied,
+        Rv::PinExpired | Rv::UserPinNotInitialized | Rv::UserNotLoggedIn | Rv::KeyFunctionNotPermitted => {
+            Trouble::Denied
+        }
         Rv::TokenNotPresent | Rv::TokenNotRecognized | Rv::SlotIdInvalid => Trouble::NoToken,
         Rv::DeviceRemoved | Rv::DeviceError => Trouble::Unreachable,
         Rv::MechanismInvalid | Rv::MechanismParamInvalid | Rv::KeyTypeInconsistent | Rv::KeySizeRange => Trouble::Unfit,

@@ -65,7 +65,9 @@ pub struct Progress {
 /// Why a share is not taken. Carries nothing of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadShare {
-    #[error("this is no share, or it is mistyped: a share is srs1 and 75 more lower-case characters, checksum included")]
+    #[error(
+        "this is no share, or it is mistyped: a share is srs1 and 75 more lower-case characters, checksum included"
+    )]
     NotAShare,
     #[error("the share is of another set: it was made for another keyring, or before the root was replaced")]
     OtherSet,

@@ -56,7 +56,8 @@ fn shares_agree_with_shamirs_scheme_over_gf_256() {
         .map(|byte| {
             three.iter().fold(0, |sum, one| {
                 let others = three.iter().filter(|other| other.number != one.number);
-                let weight = others.fold(1, |w, other| times(w, times(other.number, inverse(other.number ^ one.number))));
+                let weight =
+                    others.fold(1, |w, other| times(w, times(other.number, inverse(other.number ^ one.number))));
                 sum ^ times(weight, one.value[byte])
             })
         })
@@ -103,7 +104,8 @@ fn what_is_no_share_is_refused() {
     let with_kind = |kind: &str, bytes: &[u8]| -> String {
         bytes.iter().copied().bytes_to_fes().with_checksum::<Bech32m>(&Hrp::parse_unchecked(kind)).chars().collect()
     };
-    let body = |format: u8, threshold: u8, number: u8| [&[format][..], &[1; 8], &[threshold, number], &[7; 32]].concat();
+    let body =
+        |format: u8, threshold: u8, number: u8| [&[format][..], &[1; 8], &[threshold, number], &[7; 32]].concat();
     assert!(Share::parse(&with_kind("srs", &body(1, 3, 1))).is_ok());
     let bad = [
         String::new(),
