@@ -25,9 +25,12 @@ pub mod mint;
 mod process;
 mod policy;
 mod revoke;
+mod seal;
 pub mod serve;
+mod shares;
 mod status;
 mod tokenize;
+mod unseal;
 
 use std::process::ExitCode;
 
@@ -66,6 +69,8 @@ enum Command {
     Revoke(revoke::Args),
     Deliver(deliver::Args),
     Status(status::Args),
+    Seal(seal::Args),
+    Unseal(unseal::Args),
     /// Matters of retention.
     #[command(subcommand)]
     Retention(Retention),
@@ -117,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Revoke(args) => client(revoke::run(args)),
         Command::Deliver(args) => client(deliver::run(args)),
         Command::Status(args) => client(status::run(args)),
+        Command::Seal(args) => client(seal::run(args)),
+        Command::Unseal(args) => client(unseal::run(args)),
         Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
     };
     match outcome {

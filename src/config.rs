@@ -17,7 +17,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::audit::checkpoint::BadLogName;
-use crate::crypto::root::RootSource;
+use crate::crypto::root::{AwsKms, BadAddress, BadCredentialName, BadSplit, Pkcs11, RootSource, Split, Transit};
 use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
 use crate::domain::id::{BadName, CallerName, TenantId};
@@ -101,7 +101,7 @@ pub enum Reason {
     TooShort(&'static str),
     #[error("is no duration, like 5s, 1m or PT5S")]
     NotADuration,
-    #[error("name either passphrase_file or key_file")]
+    #[error("name exactly one of passphrase_file, key_file, credential, transit, pkcs11, aws_kms and shares")]
     OneRoot,
     #[error("is no size, like 64MiB or 1GiB, or 0 for none")]
     NotASize,
@@ -109,6 +109,18 @@ pub enum Reason {
         "is reachable from other machines, without a password and in the clear; set allow_remote = true if that is meant"
     )]
     RemoteMetrics,
+    #[error(transparent)]
+    Credential(#[from] BadCredentialName),
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    #[error(transparent)]
+    Split(#[from] BadSplit),
+    #[error(
+        "is no plain name: 1 to {0} printable characters, and for a path's part only A-Z, a-z, 0-9, '.', '-' and '_'"
+    )]
+    NotPlain(usize),
+    #[error("this build cannot ask AWS KMS: build it with `--features aws-kms`")]
+    NoKms,
     #[error(transparent)]
     Name(#[from] BadName),
     #[error(transparent)]
@@ -212,8 +224,48 @@ struct RawMetrics {
 struct RawRoot {
     passphrase_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    credential: Option<Spanned<String>>,
+    transit: Option<RawTransit>,
+    pkcs11: Option<RawPkcs11>,
+    aws_kms: Option<Spanned<RawAwsKms>>,
+    shares: Option<Spanned<RawShares>>,
     #[serde(default)]
     allow_same_device: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTransit {
+    address: Spanned<String>,
+    mount: Option<Spanned<String>>,
+    key: Spanned<String>,
+    token_file: PathBuf,
+    ca: Option<PathBuf>,
+    namespace: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPkcs11 {
+    module: PathBuf,
+    token: Spanned<String>,
+    key: Spanned<String>,
+    pin_file: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAwsKms {
+    key_id: Spanned<String>,
+    region: Option<Spanned<String>>,
+    endpoint: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawShares {
+    shares: i64,
+    threshold: i64,
 }
 
 #[derive(Deserialize, Default)]
@@ -293,8 +345,13 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
     let keyring = path(raw.data.keyring);
     let trust_domain = trust_domain(raw.trust_domain)?;
     let audit = audit::audit(&raw.audit, &trust_domain, folder)?;
+    let root = root(raw.root, folder)?;
+    let keys = keys::keys(&raw.keys, raw.next_root, keyring.clone(), folder)?;
+    // A PKCS#11 module is foreign code: it loads libraries and opens files and devices of its own choosing.
+    let is_foreign = |root: &RootSource| matches!(root, RootSource::Pkcs11(_));
+    let sandbox = raw.process.sandbox && !is_foreign(&root) && !keys.next_root.as_ref().is_some_and(is_foreign);
     Ok(Config {
-        keys: keys::keys(&raw.keys, raw.next_root, keyring.clone(), folder)?,
+        keys,
         listener: listener(&raw.listen)?,
         trust: TrustFiles {
             certificate: path(raw.tls.certificate),
@@ -309,13 +366,13 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         metrics: raw.metrics.as_ref().map(metrics).transpose()?,
         store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },
         keyring,
-        root: root(raw.root, folder)?,
+        root,
         allow_same_device,
         policies: policies(&raw.tenant, folder)?,
         serial_patterns: serial_patterns(&raw.carrier)?,
         log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
         sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
-        sandbox: raw.process.sandbox,
+        sandbox,
         audit,
     })
 }
@@ -343,17 +400,90 @@ fn trust_domain(raw: Spanned<String>) -> Result<String, At> {
     Ok(raw.into_inner())
 }
 
+/// The one source that is named.
 fn root(raw: Spanned<RawRoot>, folder: &Path) -> Result<RootSource, At> {
     let span = raw.span();
-    match raw.into_inner() {
-        RawRoot { passphrase_file: Some(path), key_file: None, .. } => {
-            Ok(RootSource::PassphraseFile { path: folder.join(path) })
-        }
-        RawRoot { passphrase_file: None, key_file: Some(path), .. } => {
-            Ok(RootSource::KeyFile { path: folder.join(path) })
-        }
+    let raw = raw.into_inner();
+    let mut named = Vec::new();
+    if let Some(path) = raw.passphrase_file {
+        named.push(RootSource::PassphraseFile { path: folder.join(path) });
+    }
+    if let Some(path) = raw.key_file {
+        named.push(RootSource::KeyFile { path: folder.join(path) });
+    }
+    if let Some(name) = raw.credential {
+        let refused = |bad: BadCredentialName| (name.span(), "root.credential", bad.into());
+        named.push(RootSource::Credential { name: name.get_ref().parse().map_err(refused)? });
+    }
+    if let Some(raw) = raw.transit {
+        named.push(RootSource::Transit(transit(raw, folder)?));
+    }
+    if let Some(raw) = raw.pkcs11 {
+        named.push(RootSource::Pkcs11(Pkcs11 {
+            module: folder.join(raw.module),
+            token: label(raw.token, "root.pkcs11.token", 32)?,
+            key: label(raw.key, "root.pkcs11.key", 255)?,
+            pin_file: folder.join(raw.pin_file),
+        }));
+    }
+    if let Some(raw) = raw.aws_kms {
+        named.push(RootSource::AwsKms(aws_kms(raw)?));
+    }
+    if let Some(raw) = raw.shares {
+        let split = Split::new(raw.get_ref().shares, raw.get_ref().threshold);
+        named.push(RootSource::Shares(split.map_err(|bad| (raw.span(), "root.shares", bad.into()))?));
+    }
+    match (named.pop(), named.is_empty()) {
+        (Some(one), true) => Ok(one),
         _ => Err((span, "root", Reason::OneRoot)),
     }
+}
+
+fn transit(raw: RawTransit, folder: &Path) -> Result<Transit, At> {
+    let refused = |bad: BadAddress| (raw.address.span(), "root.transit.address", bad.into());
+    let mount = raw.mount.map(|mount| segments(mount, "root.transit.mount")).transpose()?;
+    Ok(Transit {
+        address: raw.address.get_ref().parse().map_err(refused)?,
+        mount: mount.unwrap_or_else(|| "transit".to_owned()),
+        key: segments(raw.key, "root.transit.key")?,
+        token_file: folder.join(raw.token_file),
+        ca: raw.ca.map(|path| folder.join(path)),
+        namespace: raw.namespace.map(|name| segments(name, "root.transit.namespace")).transpose()?,
+    })
+}
+
+fn aws_kms(raw: Spanned<RawAwsKms>) -> Result<AwsKms, At> {
+    if !cfg!(feature = "aws-kms") {
+        return Err((raw.span(), "root.aws_kms", Reason::NoKms));
+    }
+    let raw = raw.into_inner();
+    let endpoint = raw
+        .endpoint
+        .map(|raw| raw.get_ref().parse().map_err(|bad: BadAddress| (raw.span(), "root.aws_kms.endpoint", bad.into())));
+    Ok(AwsKms {
+        key_id: label(raw.key_id, "root.aws_kms.key_id", 255)?,
+        region: raw.region.map(|region| segments(region, "root.aws_kms.region")).transpose()?,
+        endpoint: endpoint.transpose()?,
+    })
+}
+
+/// What a token or a service calls something: any printable text.
+fn label(raw: Spanned<String>, key: &'static str, most: usize) -> Result<String, At> {
+    let text = raw.get_ref();
+    if !(1..=most).contains(&text.len()) || text.contains(char::is_control) {
+        return Err((raw.span(), key, Reason::NotPlain(most)));
+    }
+    Ok(raw.into_inner())
+}
+
+/// What becomes part of a path on an outside service: plain names between single slashes, so that it cannot lead elsewhere.
+fn segments(raw: Spanned<String>, key: &'static str) -> Result<String, At> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+    if raw.get_ref().len() > 128 || !raw.get_ref().split('/').all(is_name) {
+        return Err((raw.span(), key, Reason::NotPlain(128)));
+    }
+    Ok(raw.into_inner())
 }
 
 fn policies(raw: &[RawTenant], folder: &Path) -> Result<BTreeMap<TenantId, Policy>, At> {

@@ -17,6 +17,8 @@ pub mod listener;
 mod operations_service;
 pub mod proto;
 mod retention_service;
+pub mod seal;
+mod seal_service;
 mod status;
 mod token_service;
 pub mod trust;
@@ -25,6 +27,8 @@ mod wire;
 use std::sync::Arc;
 
 use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::domain::time::Clock;
 use crate::vault::Vault;
@@ -39,7 +43,9 @@ use proto::key_service_server::KeyServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
 use proto::retention_service_server::RetentionServiceServer;
+use proto::seal_service_server::SealServiceServer;
 use proto::token_service_server::TokenServiceServer;
+use seal::Control;
 use trust::Trust;
 
 /// The largest message taken: a page of 256 tokens or one record's fields is far below.
@@ -50,10 +56,18 @@ const MAX_SMALL_MESSAGE: usize = 8 * 1024;
 /// What the parts above this layer have to warn an operator of, asked whenever one looks.
 pub type Watch = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// Every service of the vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
-pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: Watch) -> Routes {
-    let door = Arc::new(Door::new(vault, trust, clock, watch));
-    let (_always_serving, health) = tonic_health::server::health_reporter();
+/// Every service of an open vault. `clock` is the real one: certificates expire by it even where the vault's time is simulated.
+fn services(
+    vault: Vault,
+    trust: Arc<Trust>,
+    clock: Arc<dyn Clock>,
+    watch: Watch,
+    control: Control,
+    health: &HealthReporter,
+) -> Routes {
+    let door = Arc::new(Door::new(vault, Arc::clone(&trust), Arc::clone(&clock), watch));
+    let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
+    let seals = SealServiceServer::new(seal_service::OpenSeals::new(Arc::clone(&door), control, trust, clock));
     let tokens = TokenServiceServer::new(token_service::Tokens::new(Arc::clone(&door)));
     let lifecycle = LifecycleServiceServer::new(lifecycle_service::Lifecycle::new(Arc::clone(&door)));
     let deliveries = DeliveryServiceServer::new(delivery_service::Deliveries::new(Arc::clone(&door)));
@@ -77,5 +91,15 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: W
     routes.add_service(Guarded::new(audit.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     // A whole policy file comes in here.
     routes.add_service(Guarded::new(retention.max_decoding_message_size(MAX_MESSAGE), &door));
-    routes.routes()
+    routes.add_service(Guarded::new(seals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.routes().prepare()
+}
+
+/// What answers while there is no vault: the switch has admitted the caller.
+fn sealed_services(control: Control, trust: Arc<Trust>, clock: Arc<dyn Clock>, health: &HealthReporter) -> Routes {
+    let mut routes = Routes::builder();
+    routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
+    let seals = SealServiceServer::new(seal_service::SealedSeals::new(control, trust, clock));
+    routes.add_service(seals.max_decoding_message_size(MAX_SMALL_MESSAGE));
+    routes.routes().prepare()
 }

@@ -27,6 +27,7 @@ mod report_event;
 mod rewrap;
 mod roster;
 mod rotate;
+mod seal;
 mod shipment;
 mod stage;
 mod status;
@@ -70,8 +71,9 @@ pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch};
 pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use measure::days;
 pub use report_event::{ReportEvent, Reported};
-pub use roster::days_between;
+pub use roster::{Welcomes, days_between};
 pub use rotate::{Kept, KeySettings, Progress};
+pub use seal::{Attempt, Pulse};
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use status::{Confinement, RootStatus, Status};
 pub use sweep::Swept;
@@ -114,7 +116,7 @@ struct Inner {
     mark: Mark,
     started_at: Timestamp,
     sweeper: sweep::Progress,
-    roster: Roster,
+    roster: Arc<Roster>,
     desk: inquiry::Desk,
     lock_outs: Arc<LockOuts>,
     measured: measure::Measured,
@@ -143,7 +145,7 @@ impl Vault {
             mark,
             started_at,
             sweeper: sweep::Progress::default(),
-            roster,
+            roster: Arc::new(roster),
             desk: inquiry::Desk::default(),
             lock_outs,
             measured: measure::Measured::default(),

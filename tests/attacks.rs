@@ -36,8 +36,7 @@ fn refusals(house: &House, action: Action, code: RefusalCode) -> usize {
         found += entries.iter().filter(|e| e.action == action && e.verdict == Verdict::Refused(code)).count();
     };
     house
-        .running()
-        .vault
+        .vault()
         .store()
         .audit_batches(&mut |batch, _| {
             note(&batch.entries);
@@ -253,7 +252,7 @@ fn a_write_lock_held_elsewhere_is_waited_for_then_answered_and_poisons_nothing()
     let refused = house.run(tokens.tokenize(order(1))).unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "UNAVAILABLE"));
     assert!(clock.boot() - began < 5_000_000, "for a while, not for good");
-    assert_eq!(house.running().vault.store().poisoned(), None);
+    assert_eq!(house.vault().store().poisoned(), None);
     other.execute_batch("ROLLBACK").unwrap();
     house.run(tokens.tokenize(order(1))).unwrap();
     // A lock that is held for a moment is not even noticed.

@@ -136,7 +136,7 @@ fn until_refused(house: &House, from: usize) -> Status {
 fn a_full_disk_still_takes_away_and_is_whole_again_by_itself() {
     let Some((_folder, disk)) = disk() else { return };
     let house = house_on(&disk, RESERVE);
-    assert_eq!(house.running().vault.store().reserve(), ReserveState::Held);
+    assert_eq!(house.vault().store().reserve(), ReserveState::Held);
     assert_eq!(reserved(&disk), RESERVE);
     let (kept, going, granted) = (house.tokenize(order(1)), house.tokenize(order(2)), house.tokenize(order(3)));
     let many: Vec<String> = (100..150).map(|n| house.tokenize(order(n))).collect();
@@ -199,7 +199,7 @@ fn a_full_disk_still_takes_away_and_is_whole_again_by_itself() {
     disk.free();
     assert_eq!(read(&house, &young).unwrap(), Outcome::Granted);
     assert_eq!(reserved(&disk), RESERVE, "and the reserve is whole");
-    assert_eq!(house.running().vault.store().reserve(), ReserveState::Held);
+    assert_eq!(house.vault().store().reserve(), ReserveState::Held);
     assert!(!warns(&house));
     house.tokenize(order(9_999));
     for gone in many.iter().chain([&going, &kept]) {
@@ -242,7 +242,7 @@ fn a_full_disk_of_the_ledger_alone_has_a_reserve_of_its_own() {
     disk.fill();
     // What is left of the ledger's last page is soon used up.
     tokens.iter().for_each(|token| erase(&house, token).unwrap());
-    assert_eq!((blocks(), house.running().vault.store().reserve()), (0, ReserveState::Released));
+    assert_eq!((blocks(), house.vault().store().reserve()), (0, ReserveState::Released));
     let mut storing = house.tokens();
     assert_eq!(reason(&house.run(storing.tokenize(order(100))).unwrap_err()), "DISK_FULL");
     disk.free();

@@ -158,8 +158,9 @@ fn refusals_for_role(house: &House) -> Vec<String> {
             found.push(format!("{} {} {}", role.as_str(), name.as_str(), entry.action));
         }
     };
-    let store = house.running().vault.store();
-    store
+    let vault = house.vault();
+    vault
+        .store()
         .audit_batches(&mut |batch, _| {
             note(&batch.entries);
             true

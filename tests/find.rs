@@ -57,7 +57,7 @@ fn nothing() -> Result<Vec<String>, String> {
 }
 
 fn rotate(house: &House) {
-    let vault = house.running().vault.clone();
+    let vault = house.vault();
     house.clock.advance(400 * DAY);
     house.run(async { while vault.keep_keys().await.unwrap().more {} });
 }
@@ -122,7 +122,7 @@ fn misses_are_counted_by_role() {
         page_token: Vec::new(),
     };
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let vault = house.running().vault.clone();
+    let vault = house.vault();
     metrics::with_local_recorder(&recorder, || {
         for _ in 0..3 {
             assert!(house.run(vault.find_tokens(&call, &ask)).is_err());

@@ -664,7 +664,7 @@ fn an_answer_is_of_its_moment_whatever_is_written_meanwhile() {
 fn call(house: &House, (role, name): (Role, &str)) -> Call {
     let uri = format!("spiffe://{TRUST_DOMAIN}/tenant/{}/{}/{name}", house.tenant(), role.as_str());
     let caller = Caller::from_uri(&uri, TRUST_DOMAIN, CertificateHash([7; 32])).unwrap();
-    Call { caller, request: house.running().vault.new_request() }
+    Call { caller, request: house.vault().new_request() }
 }
 
 fn whom_packing_saw() -> SeenBy {
@@ -678,7 +678,7 @@ fn an_answer_that_nobody_reads_any_more_gives_its_place_to_the_next_question() {
     // More than wait for their reader.
     let tokens = store(&house, 0, 200);
     read_all(&house, &tokens);
-    let vault = house.running().vault.clone();
+    let vault = house.vault();
     let (officer, ask) = (call(&house, OFFICER), whom_packing_saw());
     let two: Vec<_> = (0..2).map(|_| house.run(vault.seen_by(&officer, &ask)).unwrap()).collect();
     let third = house.runtime.spawn(async move {
@@ -705,7 +705,7 @@ fn a_token_whose_record_goes_between_its_opening_and_its_logging_is_not_told() {
     let house = House::new();
     let tokens = store(&house, 0, RELEASED * PAGES);
     read_all(&house, &tokens);
-    let vault = &house.running().vault;
+    let vault = &house.vault();
     let (officer, ask) = (call(&house, OFFICER), whom_packing_saw());
     // Nobody reads the answer yet, so that it stops after its first parts; then the writer stops too.
     let mut answer = house.run(vault.seen_by(&officer, &ask)).unwrap();
@@ -863,6 +863,6 @@ fn a_log_that_was_altered_answers_no_question_and_the_operator_is_told() {
         told += entries.iter().filter(|entry| entry.action == Action::Tamper).count();
         true
     };
-    house.running().vault.store().audit_batches(&mut each).unwrap();
+    house.vault().store().audit_batches(&mut each).unwrap();
     assert_eq!(told, 2);
 }

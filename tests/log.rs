@@ -102,7 +102,7 @@ fn append(house: &House, numbers: std::ops::Range<u64>) {
             entries.iter().for_each(|entry| tx.log(entry.clone()));
             Ok(())
         };
-        house.running().vault.store().run_blocking("append", write).unwrap();
+        house.vault().store().run_blocking("append", write).unwrap();
     }
 }
 

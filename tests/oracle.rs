@@ -325,7 +325,7 @@ fn orders_in_the_vault_go_on_the_oracles_days(shop: &Shop) {
         }
         today = today.tomorrow().unwrap();
     }
-    let status = house.running().vault.store().read(|view| view.counts(house.clock.now())).unwrap();
+    let status = house.vault().store().read(|view| view.counts(house.clock.now())).unwrap();
     assert_eq!((status.records, stored.len()), (0, count), "all are gone");
 }
 

@@ -104,7 +104,7 @@ async fn rotate(keys: &mut KeyServiceClient<Channel>) -> Result<Vec<RotateKekRes
 
 /// Does all that the schedule asks for now.
 fn keep(house: &House) {
-    let vault = &house.running().vault;
+    let vault = &house.vault();
     house.run(async { while vault.keep_keys().await.unwrap().more {} });
 }
 

@@ -58,7 +58,7 @@ fn main() {
     let (database, clock) = (config.store.database.clone(), SimulatedClock::starting_at(START));
     let running = Running::start(config, Arc::new(clock.clone())).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let bench = Bench { vault: running.vault.clone(), runtime, clock };
+    let bench = Bench { vault: running.vault().unwrap(), runtime, clock };
     let started = Instant::now();
     bench.fill(&size);
     tell(&format!("the log took {:.0} s to write", started.elapsed().as_secs_f64()));

@@ -16,8 +16,8 @@ use strongroom::cli::dev;
 use strongroom::cli::serve::Running;
 use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
-use strongroom::domain::id::Epoch;
 use strongroom::domain::caller::Role as Caller;
+use strongroom::domain::id::Epoch;
 use strongroom::domain::time::{Clock, DAY, SystemClock, Timestamp};
 use strongroom::rpc::client::ClientFiles;
 use strongroom::rpc::listener::{Listener, Stop};
@@ -77,7 +77,7 @@ fn serve_vault(mut config: Config) {
                 clock.ahead.fetch_add(367 * DAY, Ordering::SeqCst);
                 let (started, mut destroyed) = (Instant::now(), 0);
                 loop {
-                    let swept = runtime.block_on(running.vault.sweep()).unwrap();
+                    let swept = runtime.block_on(running.vault().unwrap().sweep()).unwrap();
                     destroyed += swept.destroyed;
                     if !swept.more {
                         break (started, destroyed as u64);
@@ -87,9 +87,9 @@ fn serve_vault(mut config: Config) {
             "rewrap" => {
                 // Past the period of the active epoch, which everything lies under.
                 clock.ahead.fetch_add(15 * DAY, Ordering::SeqCst);
-                let old = running.vault.store().keyring().active().number();
+                let old = running.vault().unwrap().store().keyring().active().number();
                 let (started, rows) = (Instant::now(), rows_under(&running, old));
-                while runtime.block_on(running.vault.keep_keys()).unwrap().more {}
+                while runtime.block_on(running.vault().unwrap().keep_keys()).unwrap().more {}
                 let left = rows_under(&running, old);
                 assert_eq!(left, 0, "the rewrap has left something behind");
                 (started, rows)
@@ -103,7 +103,7 @@ fn serve_vault(mut config: Config) {
 
 /// What a rewrap has to move.
 fn rows_under(running: &Running, epoch: Epoch) -> u64 {
-    let rows = running.vault.store().read(|view| view.rows_under(Some(epoch))).unwrap();
+    let rows = running.vault().unwrap().store().read(|view| view.rows_under(Some(epoch))).unwrap();
     rows.iter().filter(|rows| rows.table != "idempotency").map(|rows| rows.rows).sum()
 }
 

@@ -114,26 +114,6 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
-        /// An officer asked who saw a data subject.
-        WhoSaw = 70 "who_saw",
-        /// An officer asked what a caller was shown; every line after the first released tokens of the subjects concerned.
-        SeenBy = 71 "seen_by",
-        /// Somebody asked what was refused, and why.
-        Refusals = 72 "refusals",
-        /// Somebody asked which shipment grants were never read.
-        UnusedGrants = 73 "unused_grants",
-        /// Somebody asked for the story of one request.
-        Explain = 74 "explain",
-        ListKeys = 50 "list_keys",
-        /// Another key epoch is active.
-        RotateKek = 51 "rotate_kek",
-        /// Nothing is left under an epoch, and it is decided to go.
-        DestroyEpoch = 52 "destroy_epoch",
-        PostponeEpoch = 53 "postpone_epoch",
-        RotateRoot = 54 "rotate_root",
-        Find = 55 "find",
-        /// Its key is gone from the keyring and every copy of it.
-        EpochDestroyed = 56 "epoch_destroyed",
         /// A signed head of the log was asked for.
         Checkpoint = 40 "checkpoint",
         InclusionProof = 41 "inclusion_proof",
@@ -144,6 +124,31 @@ coded! {
         CutLog = 44 "cut_log",
         /// A year's entries had served their time: its last checkpoint is what remains.
         ExpireLog = 45 "expire_log",
+        ListKeys = 50 "list_keys",
+        /// Another key epoch is active.
+        RotateKek = 51 "rotate_kek",
+        /// Nothing is left under an epoch, and it is decided to go.
+        DestroyEpoch = 52 "destroy_epoch",
+        PostponeEpoch = 53 "postpone_epoch",
+        RotateRoot = 54 "rotate_root",
+        Find = 55 "find",
+        /// Its key is gone from the keyring and every copy of it.
+        EpochDestroyed = 56 "epoch_destroyed",
+        /// Keys were wiped from memory by command.
+        Seal = 60 "seal",
+        /// A share of the root key came in, or the root's source was asked again.
+        Unseal = 61 "unseal",
+        SealStatus = 62 "seal_status",
+        /// An officer asked who saw a data subject.
+        WhoSaw = 70 "who_saw",
+        /// An officer asked what a caller was shown; every line after the first released tokens of the subjects concerned.
+        SeenBy = 71 "seen_by",
+        /// Somebody asked what was refused, and why.
+        Refusals = 72 "refusals",
+        /// Somebody asked which shipment grants were never read.
+        UnusedGrants = 73 "unused_grants",
+        /// Somebody asked for the story of one request.
+        Explain = 74 "explain",
         /// A field's own retention was over: shredded, and the record goes on without it.
         Stage = 80 "stage",
         /// Why and when a record and its fields are due.
@@ -210,13 +215,24 @@ coded! {
         ApprovalOver = 38 "approval_over",
         /// The identity is enrolled otherwise.
         AlreadyEnrolled = 39 "already_enrolled",
-        /// Too many refusals before: refused without a look.
-        LockedOut = 55 "locked_out",
         /// It is the active epoch, or something lies under it.
         EpochInUse = 45 "epoch_in_use",
         /// A place of the keyring could not be written or read back.
         KeyringNotSaved = 46 "keyring_not_saved",
+        /// The configuration names no next root, or it cannot be used.
         NoNextRoot = 47 "no_next_root",
+        /// No share of a root key, or a mistyped one.
+        NotAShare = 50 "not_a_share",
+        /// A share of another keyring's root.
+        OtherShares = 51 "other_shares",
+        /// A share that nobody was handed.
+        WrongShare = 52 "wrong_share",
+        /// A share that was in already.
+        RepeatedShare = 53 "repeated_share",
+        /// The root's source, the keyring or the store did not open.
+        CannotOpen = 54 "cannot_open",
+        /// Too many refusals before: refused without a look.
+        LockedOut = 55 "locked_out",
     }
 }
 

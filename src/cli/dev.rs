@@ -71,7 +71,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let program = std::env::current_exe().unwrap_or_else(|_| "strongroom".into());
     run_server(config, |running| {
         let guide = guide(&program, &dir, running.address);
-        writeln!(io::stdout(), "{guide}\nready https://{}", running.address)
+        let how = if running.vault().is_some() { "ready" } else { "sealed" };
+        writeln!(io::stdout(), "{guide}\n{how} https://{}", running.address)
     })
 }
 

@@ -253,8 +253,14 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NotFindable
         | R::EpochInUse
         | R::KeyringNotSaved
-        | R::NoNextRoot => false,
-        R::RetentionOver | R::NotAPolicy => false,
+        | R::NoNextRoot
+        | R::RetentionOver
+        | R::NotAPolicy
+        | R::Sealed
+        | R::NotAShare
+        | R::OtherShares
+        | R::WrongShare
+        | R::CannotOpen => false,
     }
 }
 

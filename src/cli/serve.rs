@@ -2,9 +2,12 @@
 //! wrong ends the start with one line that names it; a server that runs holds the store alone, sweeps, and ends only after
 //! the calls in flight have had their time.
 
+mod beside;
 mod confine;
-mod syscalls;
 mod keeper;
+mod log_keeper;
+mod metrics;
+mod syscalls;
 mod witness;
 
 use std::error::Error;
@@ -13,27 +16,24 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Resource, umask};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
-use crate::cli::keys;
 use crate::cli::process;
 use crate::config::{AuditConfig, Config};
-use crate::crypto::entropy::OsEntropy;
 use crate::crypto::locked::{self, Memory};
-use crate::crypto::root::{RootSource, same_device};
-use crate::domain::time::{Clock, SystemClock, Timestamp};
-use crate::rpc;
+use crate::crypto::root::same_device;
+use crate::domain::time::{Clock, SystemClock};
 use crate::rpc::listener::{Listener, ListenerConfig, Stop};
+use crate::rpc::seal::Switch;
 use crate::rpc::trust::Trust;
-use crate::store::Store;
 use crate::telemetry;
-use crate::vault::{Confinement, Parts, RootStatus, Vault, days};
+use crate::vault::{Confinement, RootStatus, Vault};
+use keeper::Keeper;
+use metrics::{Metrics, measure};
 
 /// Serve the vault over mutual TLS until told to stop.
 #[derive(clap::Args)]
@@ -45,7 +45,8 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-Prints `ready https://ADDRESS` once it serves; logs go where [log] says (stderr without it).
+Prints `ready https://ADDRESS` once it serves, or `sealed https://ADDRESS` where it waits for the shares of its root key; logs
+go where [log] says (stderr without it).
 
 Signals:
   SIGHUP            opens the log file anew (after a rotation), and reads certificates and revocation lists again; a bad
@@ -73,8 +74,8 @@ A whole configuration (relative paths start at the file's folder):
   reserve = \"64MiB\"                        # of disk, kept back so that erasing works when it is full; 0: none
 
   [root]
-  passphrase_file = \"/run/secrets/root\"    # or key_file; on another device than the database,
-  allow_same_device = false                # unless this is true
+  passphrase_file = \"/run/secrets/root\"    # or one of the sources below; a file on another device than
+  allow_same_device = false                # the database, unless this is true
 
   # [next_root]                            # what `strongroom keys rotate-root` seals the keyring under; after that, move it
   # key_file = \"/run/secrets/next-root\"   # to [root]. A start tries both
@@ -126,6 +127,15 @@ A whole configuration (relative paths start at the file's folder):
   roles = [\"shop\", \"warehouse\", \"customer-service\", \"finance\", \"operator\", \"auditor\", \"key-admin\",
            \"privacy-officer\", \"carrier\"]
 
+Where else the root key may come from (in [root], exactly one; secrets by path alone):
+  key_file = \"/run/secrets/root.key\"       # 32 bytes or 64 hexadecimal digits, mode 0600
+  credential = \"root\"                      # a systemd credential: LoadCredentialEncrypted=root
+  transit = { address = \"https://bao.example:8200\", key = \"strongroom\", token_file = \"/run/secrets/bao\", ca = \"bao.pem\" }
+                                           # OpenBao or Vault; also: mount (\"transit\"), namespace
+  pkcs11 = { module = \"/usr/lib/softhsm/libsofthsm2.so\", token = \"vault\", key = \"root\", pin_file = \"/run/secrets/pin\" }
+  aws_kms = { key_id = \"alias/strongroom\", region = \"eu-central-1\" }   # builds with `--features aws-kms`
+  shares = { shares = 5, threshold = 3 }   # split among people: the server starts sealed, see `strongroom unseal --help`
+
 Examples:
   strongroom keys init --config strongroom.toml
   strongroom callers enrol --help          # nobody comes in before being enrolled
@@ -135,7 +145,10 @@ Examples:
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = load(&args.config)?;
     telemetry::init(&config.log).map_err(|error| failed("cannot start the log", &error))?;
-    run_server(config, |running| writeln!(io::stdout(), "ready https://{}", running.address))
+    run_server(config, |running| {
+        let how = if running.vault().is_some() { "ready" } else { "sealed" };
+        writeln!(io::stdout(), "{how} https://{}", running.address)
+    })
 }
 
 /// Serves by the machine's clock until SIGTERM or SIGINT; `ready` is called once callers can connect.
@@ -176,7 +189,11 @@ fn weaknesses(confinement: &Confinement, asked: bool) -> Vec<String> {
     };
     let weak = [
         (!confinement.no_core, "a crash may write a core: the process could not be made undumpable"),
-        (!asked, "process.sandbox = false: the server may open any file and run any program that its user may"),
+        (
+            !asked,
+            "not confined (process.sandbox = false, or a PKCS#11 module to load): the server may open any file and run \
+             any program that its user may",
+        ),
         (
             asked && confinement.landlock_abi == 0,
             "this kernel has no Landlock: the server may open any file of its user",
@@ -209,16 +226,17 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
-    pub vault: Vault,
     trust: Arc<Trust>,
+    switch: Switch,
     stop: Stop,
     threads: Vec<JoinHandle<io::Result<()>>>,
     audit: AuditConfig,
 }
 
 impl Running {
-    /// Opens everything and serves in this process as it is. Retention goes by `clock`, which may be simulated; certificates
-    /// always go by the machine's. To be called outside any runtime.
+    /// Opens everything and serves in this process as it is; where the root is split, serves sealed until its shares have come.
+    /// Retention goes by `clock`, which may be simulated; certificates always go by the machine's. To be called outside any
+    /// runtime.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         Self::start_with(config, clock, None)
     }
@@ -233,66 +251,33 @@ impl Running {
             root.warnings
                 .push("no [[anchor]] is configured: every CA in tls.roots may speak for every tenant and role".into());
         }
-        let (keyring, under_next) = keys::unlock_either(&config)?;
-        if under_next {
-            root.warnings.push("the keyring is sealed under [next_root]: move it to [root]".into());
-        }
-        keys::settle_copies(&config, &keyring, &OsEntropy)?;
-        if let Some(confinement) = confinement {
-            let weaknesses = weaknesses(&confinement, config.sandbox);
-            weaknesses.iter().for_each(|weakness| tracing::warn!("{weakness}"));
-            root.warnings.extend(weaknesses);
-            root.confinement = confinement;
-        }
         let door = ListenerConfig { limits: config.limits.clone(), ..config.listener };
         let listener =
             Listener::bind(&door).map_err(|error| failed(&format!("cannot listen on {}", door.address), &error))?;
         let metrics = config.metrics.map(Metrics::bind).transpose()?;
-        let store = Store::open_reserving(&config.store, config.reserve, Arc::new(keyring), Arc::clone(&clock))
-            .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
-        if let Some(path) = &config.audit.witness_file {
-            witness::check(path, &store)?;
-        }
-        let parts = Parts {
-            store,
-            policies: config.policies,
-            serial_patterns: config.serial_patterns,
-            clock,
-            entropy: Arc::new(OsEntropy),
-            root,
-            limits: config.limits,
-            keys: config.keys,
-            log: config.audit.keeping.clone(),
-        };
-        let opened = runtime().map(|runtime| runtime.block_on(Vault::open(parts)));
-        let vault = opened
-            .map_err(|error| failed("cannot start a runtime", &error))?
-            .map_err(|error| failed("cannot take the store into service", &error))?;
-        if !vault.has_callers() {
-            tracing::warn!(
-                "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
-            );
-        }
-        let (address, audit) = (listener.local_addr(), config.audit);
+        let (stop, audit) = (Stop::new(), config.audit.clone());
+        let keeper = Keeper::start(config, root, confinement, clock, Arc::clone(&trust), stop.clone())?;
         let mut running = Self {
-            address,
+            address: listener.local_addr(),
             metrics: metrics.as_ref().map(|metrics| metrics.address),
-            vault,
             trust,
-            stop: Stop::new(),
+            switch: keeper.switch(),
+            stop,
             threads: Vec::new(),
             audit,
         };
-        let first =
-            running.first_sweep(config.sweep_interval).map_err(|error| failed("cannot start a runtime", &error))?;
-        running
-            .spawn(listener, metrics, first, config.sweep_interval)
-            .map_err(|error| failed("cannot start a thread", &error))?;
-        tracing::info!(address = %running.address, "serving");
+        running.spawn(listener, metrics, keeper).map_err(|error| failed("cannot start a thread", &error))?;
+        let sealed = running.vault().is_none();
+        tracing::info!(address = %running.address, sealed, "serving");
         if let Some(address) = running.metrics {
             tracing::info!(%address, "serving metrics");
         }
         Ok(running)
+    }
+
+    /// The vault; `None` while it is sealed. Whoever keeps it keeps its keys in memory.
+    pub fn vault(&self) -> Option<Vault> {
+        self.switch.vault()
     }
 
     /// Opens the log file anew, then reads certificates and revocation lists again; on any error what is in use stays.
@@ -317,49 +302,24 @@ impl Running {
             let result = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the server panicked")));
             ended = ended.and(result);
         }
-        let told = runtime().map(|runtime| runtime.block_on(self.vault.tell_lock_outs()));
-        if !matches!(told, Ok(Ok(()))) {
-            tracing::warn!("refusals past a lock-out were counted and could not be logged");
+        if let Some(vault) = self.switch.vault() {
+            ended = ended.and(keeper::last_words(&vault, &self.audit));
         }
-        ended = ended.and(keeper::last_head(&self.vault, &self.audit));
         tracing::info!("stopped");
         ended.map_err(|error| failed("the server ended badly", &error))
     }
 
-    /// One step of the sweeper before anyone is served; answers when the next one is wanted.
-    fn first_sweep(&self, interval: Duration) -> io::Result<Duration> {
-        let swept = runtime()?.block_on(self.vault.sweep());
-        let more = swept.unwrap_or_else(|error| {
-            tracing::error!(reason = told(&error), "the sweeper could not destroy what is due");
-            crate::vault::Swept::default()
-        });
-        Ok(if more.more { Duration::ZERO } else { interval })
-    }
-
-    fn spawn(
-        &mut self,
-        listener: Listener,
-        metrics: Option<Metrics>,
-        first: Duration,
-        sweep_interval: Duration,
-    ) -> io::Result<()> {
-        let (vault, stop) = (self.vault.clone(), self.stop.clone());
-        self.thread("sweeper", move || sweep(&vault, first, sweep_interval, &stop))?;
-        let (vault, stop) = (self.vault.clone(), self.stop.clone());
-        self.thread("keeper", move || keep(&vault, sweep_interval, &stop))?;
-        let (vault, audit, stop) = (self.vault.clone(), self.audit.clone(), self.stop.clone());
-        self.thread("log-keeper", move || keeper::keep(&vault, &audit, &stop))?;
+    fn spawn(&mut self, listener: Listener, metrics: Option<Metrics>, keeper: Keeper) -> io::Result<()> {
+        self.thread("keeper", move || keeper.keep())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         if let Some(Metrics { socket, handle, .. }) = metrics {
-            let (vault, trust, clock, stop) =
-                (self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock), self.stop.clone());
-            let measure = Arc::new(move || measure(&vault, &trust, clock.now()));
+            let (switch, trust, clock, stop) =
+                (self.switch.clone(), Arc::clone(&self.trust), Arc::clone(&clock), self.stop.clone());
+            let measure = Arc::new(move || measure(switch.vault().as_ref(), &trust, clock.now()));
             self.thread("metrics", move || telemetry::metrics::serve(socket, handle, measure, &stop))?;
         }
-        let watch: rpc::Watch = Arc::new(|| telemetry::log_warning().into_iter().collect());
-        let routes = rpc::services(self.vault.clone(), Arc::clone(&self.trust), Arc::clone(&clock), watch);
-        let (trust, stop) = (Arc::clone(&self.trust), self.stop.clone());
-        self.thread("listener", move || listener.serve(trust, clock, routes, stop))
+        let (trust, switch, stop) = (Arc::clone(&self.trust), self.switch.clone(), self.stop.clone());
+        self.thread("listener", move || listener.serve(trust, clock, switch, stop))
     }
 
     /// Runs `work` beside the others; when one ends, for whatever reason, all are told to.
@@ -399,124 +359,18 @@ impl Drop for Running {
     }
 }
 
-/// Metrics that nobody is served yet.
-struct Metrics {
-    socket: std::net::TcpListener,
-    address: SocketAddr,
-    handle: PrometheusHandle,
-}
-
-impl Metrics {
-    fn bind(address: SocketAddr) -> Result<Self, Failure> {
-        let bound = || {
-            let socket = std::net::TcpListener::bind(address)?;
-            socket.set_nonblocking(true)?;
-            Ok((socket.local_addr()?, socket))
-        };
-        let what = || format!("cannot serve metrics on {address}");
-        let (address, socket) = bound().map_err(|error: io::Error| failed(&what(), &error))?;
-        let handle = telemetry::metrics::install().map_err(|error| failed(&what(), &error))?;
-        Ok(Self { socket, address, handle })
-    }
-}
-
-/// Sets all gauges, before somebody looks.
-fn measure(vault: &Vault, trust: &Trust, now: Timestamp) {
-    if let Err(error) = vault.measure(now) {
-        tracing::warn!(reason = told(&error), "the store cannot be measured");
-    }
-    let (own, list) = trust.validities();
-    for (name, validity) in [("strongroom_server_certificate_days_left", own), ("strongroom_crl_days_left", list)] {
-        if let Some(validity) = validity {
-            days(name, None, validity.until, now);
-        }
-    }
-    let warnings =
-        trust.warnings(now).len() + vault.certificate_warnings(now) + usize::from(telemetry::log_warning().is_some());
-    metrics::gauge!("strongroom_warnings").set(u32::try_from(warnings).unwrap_or(u32::MAX));
-}
-
-fn runtime() -> io::Result<Runtime> {
+pub(super) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-/// Destroys what is due, chunk by chunk, after `first` and at every interval. An error waits for the next interval: the store may
-/// recover, and what is due stays unreadable meanwhile.
-fn sweep(vault: &Vault, first: Duration, interval: Duration, stop: &Stop) -> io::Result<()> {
-    runtime()?.block_on(async {
-        let stopped = stop.wait();
-        tokio::pin!(stopped);
-        let mut pause = first;
-        loop {
-            // Between two steps, never within one.
-            tokio::select! {
-                biased;
-                () = &mut stopped => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = interval;
-            match vault.sweep().await {
-                Ok(swept) => {
-                    if swept.destroyed > 0 {
-                        tracing::info!(destroyed = swept.destroyed, "records were destroyed: their retention was over");
-                    }
-                    if swept.staged > 0 {
-                        tracing::info!(staged = swept.staged, "records go on without what was over of them");
-                    }
-                    if swept.more {
-                        pause = Duration::ZERO;
-                    }
-                }
-                Err(error) => tracing::error!(reason = told(&error), "the sweeper could not destroy what is due"),
-            }
-            if let Some(why) = vault.store().poisoned() {
-                // Whoever supervises us starts us again, and the start recovers.
-                return Err(io::Error::other(format!("the store refuses until a restart: {why}")));
-            }
-        }
-    })
-}
-
-/// Keeps the keys: at the start, at every interval, and when somebody orders it. A stop may come within a step: whatever is begun
-/// is found and finished by the next start.
-fn keep(vault: &Vault, interval: Duration, stop: &Stop) -> io::Result<()> {
-    runtime()?.block_on(async {
-        let stopped = stop.wait();
-        tokio::pin!(stopped);
-        let mut pause = Duration::ZERO;
-        loop {
-            let step = async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = vault.keys_wanted() => {}
-                }
-                vault.keep_keys().await
-            };
-            let kept = tokio::select! {
-                biased;
-                () = &mut stopped => return Ok(()),
-                kept = step => kept,
-            };
-            pause = match kept {
-                Ok(kept) if kept.more => Duration::ZERO,
-                Ok(_) => interval,
-                Err(error) => {
-                    tracing::error!(reason = told(&error), "the keys could not be kept as planned");
-                    interval
-                }
-            };
-        }
-    })
 }
 
 /// Refuses a root beside the database, unless that was allowed; then the operator's status says so.
 fn root_status(config: &Config) -> Result<RootStatus, Failure> {
-    let (kind, path) = match &config.root {
-        RootSource::PassphraseFile { path } => ("passphrase file", path),
-        RootSource::KeyFile { path } => ("key file", path),
-    };
-    let beside = same_device(existing(&config.store.database), path).map_err(|error| {
-        failed(&format!("cannot look at the {kind} {} and the database's folder", path.display()), &error)
+    let kind = config.root.kind();
+    let path = config.root.path();
+    let beside = path.as_deref().map_or(Ok(false), |path| {
+        same_device(existing(&config.store.database), path).map_err(|error| {
+            failed(&format!("cannot look at the {kind} {} and the database's folder", path.display()), &error)
+        })
     })?;
     let mut warnings = Vec::new();
     if beside {
@@ -550,7 +404,7 @@ pub(super) fn failed(what: &str, error: &dyn Error) -> Failure {
 }
 
 /// An error and its sources, each said once.
-fn told(error: &dyn Error) -> String {
+pub(super) fn told(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -100,8 +100,8 @@ fn every_mistake_is_named_with_its_line_key_and_reason() {
         ("workers = 2", "workers = 'two'", 6, "invalid type"),
         ("workers = 2", "threads = 2", 6, "unknown field `threads`"),
         ("roots = 'certs/ca.pem'\n", "", 8, "missing field `roots`"),
-        ("key_file = 'root.key'\n", "", 19, "root: name either"),
-        ("key_file = 'root.key'", "key_file = 'a'\npassphrase_file = 'b'", 19, "root: name either"),
+        ("key_file = 'root.key'\n", "", 19, "root: name exactly one"),
+        ("key_file = 'root.key'", "key_file = 'a'\npassphrase_file = 'b'", 19, "root: name exactly one"),
         ("key_file = 'root.key'", "passphrase = 'correct horse'", 20, "unknown field `passphrase`"),
         ("'kitchenware'", "'Kitchenware'", 23, "tenant.name: a name is"),
         ("'builtin:kitchenware'", "'builtin:garden'", 24, "tenant.policy: is no policy of this build"),
@@ -230,5 +230,54 @@ fn the_log_has_defaults_and_what_is_wrong_with_it_is_named() {
     ] {
         let error = load(&format!("{GOOD}\n{}", given.replace(good, bad))).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
+    }
+}
+
+fn root_of(text: &str) -> Result<RootSource, String> {
+    let text = GOOD.replace("key_file = 'root.key'", text);
+    load(&text).map(|config| config.root).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_root_source_is_read_and_its_secrets_are_paths() {
+    let transit = "transit = { address = 'https://bao.example:8200', key = 'k', token_file = 'token', mount = 'a/b' }";
+    let Ok(RootSource::Transit(read)) = root_of(transit) else { panic!() };
+    assert_eq!((read.address.as_str(), read.mount.as_str()), ("https://bao.example:8200/", "a/b"));
+    assert!(read.token_file.is_absolute() && read.token_file.ends_with("token"));
+    let pkcs11 = "pkcs11 = { module = '/lib/m.so', token = 'a token', key = 'k', pin_file = 'pin' }";
+    let Ok(RootSource::Pkcs11(read)) = root_of(pkcs11) else { panic!() };
+    assert_eq!((read.module.as_path(), read.token.as_str()), (Path::new("/lib/m.so"), "a token"));
+    assert!(read.pin_file.ends_with("pin"));
+    assert!(matches!(root_of("shares = { shares = 5, threshold = 3 }"), Ok(RootSource::Shares(_))));
+    assert!(matches!(root_of("credential = 'root'"), Ok(RootSource::Credential { .. })));
+}
+
+#[test]
+fn every_mistake_in_a_root_source_is_named_with_its_line_and_key() {
+    let transit =
+        |address: &str, key: &str| format!("transit = {{ address = '{address}', key = '{key}', token_file = 't' }}");
+    let bao = "https://bao.example";
+    for (text, words) in [
+        ("credential = '../root'".to_owned(), "line 20, root.credential: is no credential's name"),
+        (transit("http://bao.example", "k"), "line 20, root.transit.address: is no address"),
+        (transit(bao, "../sys/raw"), "line 20, root.transit.key: is no plain name"),
+        (transit(bao, "k?x=1"), "line 20, root.transit.key: is no plain name"),
+        (transit(bao, ""), "line 20, root.transit.key: is no plain name"),
+        ("transit = { address = 'https://b', key = 'k', token = 'secret' }".to_owned(), "unknown field `token`"),
+        ("transit = { address = 'https://b', key = 'k' }".to_owned(), "missing field `token_file`"),
+        (
+            "pkcs11 = { module = 'm', token = '', key = 'k', pin_file = 'p' }".to_owned(),
+            "root.pkcs11.token: is no plain",
+        ),
+        ("pkcs11 = { module = 'm', token = 't', key = 'k', pin = '1234' }".to_owned(), "unknown field `pin`"),
+        ("shares = { shares = 5, threshold = 6 }".to_owned(), "line 20, root.shares: is no way to split"),
+        ("shares = { shares = 5, threshold = 1 }".to_owned(), "line 20, root.shares: is no way to split"),
+        ("shares = { shares = 261, threshold = 3 }".to_owned(), "line 20, root.shares: is no way to split"),
+        ("key_file = 'a'\ncredential = 'b'".to_owned(), "line 19, root: name exactly one"),
+        ("allow_same_device = true".to_owned(), "line 19, root: name exactly one"),
+    ] {
+        let refused = root_of(&text).unwrap_err();
+        assert!(refused.contains(words), "{text}: {refused}");
+        assert!(!refused.contains("secret") && !refused.contains("1234"), "{refused}");
     }
 }

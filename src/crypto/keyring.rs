@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::crypto::aead;
 use crate::crypto::entropy::Entropy;
 use crate::crypto::key::{Key, debug_by_name};
-use crate::crypto::root::{Argon2Cost, RootCheck, RootHeader, RootKey, sync_folder_of};
+use crate::crypto::root::{RootCheck, RootHeader, RootKey, sync_folder_of};
 use crate::crypto::signer::Signer;
 use crate::crypto::slot::Canonical;
 use crate::domain::id::{Epoch, Generation};
@@ -71,12 +71,12 @@ struct RootSeal {
 
 impl RootSeal {
     fn of(root: &RootKey) -> Self {
-        Self { header: *root.header(), check: root.check(), key: root.keyring_key() }
+        Self { header: root.header().clone(), check: root.check(), key: root.keyring_key() }
     }
 }
 
 /// What a keyring file says before it is unlocked. Believe it only after `load`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyringHeader {
     pub generation: Generation,
     pub root: RootHeader,
@@ -208,7 +208,7 @@ impl Keyring {
     /// Replaces the file at `path` by this generation, durably, or leaves the old one.
     pub fn save(&self, path: &Path, entropy: &dyn Entropy) -> Result<(), KeyringError> {
         let RootSeal { header, check, key } = &*self.seal;
-        let clear = Clear { generation: self.generation, check: *check, root: *header }.encode();
+        let clear = Clear { generation: self.generation, check: *check, root: header.clone() }.encode();
         let body = self.encode_body();
         let sealed = aead::seal(key, aad(&clear).as_bytes(), &clear, &[&body], body.len(), entropy)
             .ok()
@@ -379,56 +379,52 @@ fn decode_epoch(entry: &[u8; EPOCH]) -> Option<EpochKeys> {
 }
 
 const MAGIC: [u8; 4] = *b"SRKR";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Far above any keyring: twenty thousand epochs.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The clear header: magic (4), format (1), generation (8), root check (16), kind of root (1), Argon2id memory, passes and
-/// lanes (4 each), salt (16); a key file has zeros in place of the last four.
+/// The clear header: magic (4), format (1), generation (8), root check (16), kind of root (1), length of what that kind needs
+/// (2), and so many bytes of it.
 struct Clear {
     generation: Generation,
     check: RootCheck,
     root: RootHeader,
 }
 
-const CLEAR: usize = 4 + 1 + 8 + 16 + 1 + 4 + 4 + 4 + 16;
-const PASSPHRASE: u8 = 1;
-const KEY_FILE: u8 = 2;
+/// The part of the header that every kind of root has.
+const CLEAR: usize = 4 + 1 + 8 + 16 + 1 + 2;
 
 impl Clear {
     fn encode(&self) -> Vec<u8> {
-        let (kind, cost, salt) = match self.root {
-            RootHeader::Passphrase { cost, salt } => (PASSPHRASE, cost, salt),
-            RootHeader::KeyFile => (KEY_FILE, Argon2Cost { memory_kib: 0, passes: 0, lanes: 0 }, [0; 16]),
-        };
-        let numbers = [cost.memory_kib, cost.passes, cost.lanes].map(u32::to_be_bytes);
+        let (kind, body) = self.root.encode();
         let generation = self.generation.0.to_be_bytes();
-        [&MAGIC[..], &[FORMAT], &generation, &self.check.0, &[kind], numbers.as_flattened(), &salt].concat()
+        // No kind needs more than 8 KiB; a longer one would not be read back.
+        let length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
+        [&MAGIC[..], &[FORMAT], &generation, &self.check.0, &[kind], &length, &body].concat()
     }
 
-    fn split(bytes: &[u8]) -> Result<(&[u8; CLEAR], &[u8]), KeyringError> {
+    /// The header, and what is sealed behind it.
+    fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), KeyringError> {
         if !bytes.starts_with(&MAGIC) {
             return Err(if MAGIC.starts_with(bytes) { KeyringError::Truncated } else { KeyringError::NotAKeyring });
         }
-        bytes.split_first_chunk().ok_or(KeyringError::Truncated)
-    }
-
-    fn decode(clear: &[u8; CLEAR]) -> Result<Self, KeyringError> {
-        let mut rest = clear.as_slice();
-        let [.., format] = take::<5>(&mut rest)?;
-        if format != FORMAT {
+        // Before its length is looked at: another format may have none.
+        if bytes.get(MAGIC.len()).is_some_and(|format| *format != FORMAT) {
             return Err(KeyringError::UnknownFormat);
         }
+        let (fixed, _) = bytes.split_first_chunk::<CLEAR>().ok_or(KeyringError::Truncated)?;
+        let [.., high, low] = fixed;
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        bytes.split_at_checked(CLEAR + length).ok_or(KeyringError::Truncated)
+    }
+
+    fn decode(clear: &[u8]) -> Result<Self, KeyringError> {
+        let mut rest = clear;
+        let _magic_and_format = take::<5>(&mut rest)?;
         let generation = Generation(u64::from_be_bytes(take(&mut rest)?));
         let check = RootCheck(take(&mut rest)?);
-        let [kind] = take(&mut rest)?;
-        let mut number = || take(&mut rest).map(u32::from_be_bytes);
-        let cost = Argon2Cost { memory_kib: number()?, passes: number()?, lanes: number()? };
-        let root = match kind {
-            PASSPHRASE => RootHeader::Passphrase { cost, salt: take(&mut rest)? },
-            KEY_FILE => RootHeader::KeyFile,
-            _ => return Err(KeyringError::UnknownFormat),
-        };
+        let [kind, _, _] = take(&mut rest)?;
+        let root = RootHeader::decode(kind, rest).ok_or(KeyringError::UnknownFormat)?;
         Ok(Self { generation, check, root })
     }
 }

@@ -17,6 +17,18 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// The digest of the store's state does not look at what the rows say.
+    StateBlind = 10,
+    /// A new epoch is promoted before the copies of the keyring hold it.
+    CopiesSkipped = 15,
+    /// Blind indexes are made under a key that no rotation changes.
+    IndexEternal = 16,
+    /// A rewrap writes keys back that were erased meanwhile.
+    RewrapUpserts = 17,
+    /// A destroyed epoch's key stays in the keyring.
+    EpochKept = 18,
+    /// A share of the root key is taken without looking at its checksum and its digest.
+    ShareUnchecked = 20,
     /// Long-lived keys lie on the ordinary heap.
     KeysUnlocked = 25,
     /// The kernel is taken to have no memfd_secret.
@@ -29,16 +41,6 @@ pub enum Fault {
     LockOutUncounted = 31,
     /// Nobody is ever locked out.
     LockOutOff = 32,
-    /// A new epoch is promoted before the copies of the keyring hold it.
-    CopiesSkipped = 15,
-    /// Blind indexes are made under a key that no rotation changes.
-    IndexEternal = 16,
-    /// A rewrap writes keys back that were erased meanwhile.
-    RewrapUpserts = 17,
-    /// A destroyed epoch's key stays in the keyring.
-    EpochKept = 18,
-    /// The digest of the store's state does not look at what the rows say.
-    StateBlind = 10,
     /// A field whose own retention is over is released all the same.
     StageReadable = 40,
     /// A record goes on with what is over of it.
@@ -103,6 +105,7 @@ mod with_the_feature {
             "stage-kept" => Some(Fault::StageKept),
             "due-early" => Some(Fault::DueEarly),
             "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
+            "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }
     }

@@ -143,6 +143,9 @@ reasons! {
     NotInTheLog = "NOT_IN_THE_LOG" "There is no such year, entry or size in the log, or it is kept no more.",
     RetentionOver = "RETENTION_OVER" "The record may go on, but its retention of this is over.",
     NotAPolicy = "NOT_A_POLICY" "This is no retention policy; `strongroom policy check` names the line and the reason.",
+    NotAShare = "NOT_A_SHARE" "This must be a share of a root key, srs1 and 75 more characters, checksum included.",
+    OtherShares = "OTHER_SHARES" "This share was made for another keyring, or before the root was replaced.",
+    WrongShare = "WRONG_SHARE" "This share is none of those that were handed out.",
 }
 
 #[cfg(test)]

@@ -193,6 +193,9 @@ fn action(path: &str) -> Action {
         "Export" => Action::Export,
         "ExplainRetention" => Action::ExplainRetention,
         "ProposePolicy" => Action::ProposePolicy,
+        "Seal" => Action::Seal,
+        "Unseal" => Action::Unseal,
+        "SealStatus" => Action::SealStatus,
         _ => Action::Status,
     }
 }
@@ -204,7 +207,7 @@ pub(super) fn known(path: &str) -> &'static str {
     ours.and_then(|method| method.strip_prefix("/strongroom.v1.")).unwrap_or(health)
 }
 
-fn may_call(role: Role, path: &str) -> bool {
+pub(super) fn may_call(role: Role, path: &str) -> bool {
     let allowed = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| *roles);
     allowed.contains(&(role as u8))
 }

@@ -171,7 +171,7 @@ fn name(code: tonic::Code) -> &'static str {
 
 /// Whether the reply is an error of the gRPC library's own making: every one of ours carries details. That a method does not
 /// exist may be said in the library's words.
-fn is_foreign(reply: &Response) -> bool {
+pub(super) fn is_foreign(reply: &Response) -> bool {
     Status::from_header_map(reply.headers()).is_some_and(|status| {
         !matches!(status.code(), tonic::Code::Ok | tonic::Code::Unimplemented) && status.details().is_empty()
     })

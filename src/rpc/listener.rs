@@ -3,6 +3,7 @@
 //! from an authenticated caller.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -21,8 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
+use tonic::body::Body;
 use tonic::transport::server::{Connected, Server};
+use tower::Service;
 
 use crate::domain::caller::{Caller, CallerId};
 use crate::domain::time::Clock;
@@ -80,6 +82,10 @@ impl Stop {
         self.0.send_replace(true);
     }
 
+    pub fn is_triggered(&self) -> bool {
+        *self.0.borrow()
+    }
+
     pub async fn wait(&self) {
         // The sender is `self`, so waiting cannot fail.
         let _ = self.0.subscribe().wait_for(|stop| *stop).await;
@@ -90,6 +96,20 @@ impl Default for Stop {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What stands behind the listener: gRPC's services, or the switch in front of them.
+pub trait Served:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Served for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
 }
 
 /// A bound socket that serves nobody yet.
@@ -112,16 +132,15 @@ impl Listener {
 
     /// Serves until `stop`, then lets calls in flight end within the drain time. Blocks; to be called outside any runtime.
     /// `clock` must be the real one: certificates live by it.
-    pub fn serve(self, trust: Arc<Trust>, clock: Arc<dyn Clock>, routes: Routes, stop: Stop) -> io::Result<()> {
+    pub fn serve(self, trust: Arc<Trust>, clock: Arc<dyn Clock>, service: impl Served, stop: Stop) -> io::Result<()> {
         let workers = self.config.workers.max(1);
         let connections = Arc::new(Semaphore::new(self.config.max_connections));
         let door = Arc::new(Door { trust, clock, connections, callers: Arc::default(), config: self.config });
-        let routes = routes.prepare();
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         for number in 0..workers {
             let (queue, dealt) = mpsc::channel(DEALT_AHEAD);
-            let (runtime, door, routes, stop) = (runtime()?, door.clone(), routes.clone(), stop.clone());
-            let worker = move || serve_dealt(runtime, door, dealt, routes, stop);
+            let (runtime, door, service, stop) = (runtime()?, door.clone(), service.clone(), stop.clone());
+            let worker = move || serve_dealt(runtime, door, dealt, service, stop);
             threads.push(std::thread::Builder::new().name(format!("rpc-{number}")).spawn(worker)?);
             queues.push(queue);
         }
@@ -198,7 +217,7 @@ fn serve_dealt(
     runtime: Runtime,
     door: Arc<Door>,
     dealt: mpsc::Receiver<std::net::TcpStream>,
-    routes: Routes,
+    service: impl Served,
     stop: Stop,
 ) -> io::Result<()> {
     let config = door.config.clone();
@@ -207,7 +226,7 @@ fn serve_dealt(
         let (ready, wires) = mpsc::channel(DEALT_AHEAD);
         tokio::spawn(shake_hands(door, dealt, ready));
         let incoming = ReceiverStream::new(wires).map(Ok::<Wire, io::Error>);
-        let serving = server(&config).add_routes(routes).serve_with_incoming_shutdown(incoming, stop.wait());
+        let serving = server(&config).serve_with_incoming_shutdown(service, incoming, stop.wait());
         let too_long = async {
             stop.wait().await;
             sleep(config.drain).await;

@@ -83,6 +83,19 @@ pub(super) fn not_ready() -> Status {
     detailed(Code::Unavailable, "the vault refuses until it is restarted", ErrorReason::Unavailable, None)
 }
 
+/// No key is in memory. What was not answered can be sent again, with the same idempotency key, once the vault is open.
+pub(super) fn sealed() -> Status {
+    detailed(Code::Unavailable, "the vault is sealed", ErrorReason::Sealed, None)
+}
+
+pub(super) fn cannot_open() -> Status {
+    detailed(Code::Unavailable, "the vault does not open; the operator's log tells why", ErrorReason::CannotOpen, None)
+}
+
+pub(super) fn too_many_attempts() -> Status {
+    detailed(Code::ResourceExhausted, "too many attempts; try again in a second", ErrorReason::Unavailable, None)
+}
+
 pub(super) fn invalid_argument(invalid: &FieldError) -> Status {
     detailed(Code::InvalidArgument, "the request is not valid", field_reason(invalid.reason), Some(invalid))
 }
@@ -165,6 +178,9 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotAPeriod => ErrorReason::NotAPeriod,
         FieldReason::RetentionOver => ErrorReason::RetentionOver,
         FieldReason::NotAPolicy => ErrorReason::NotAPolicy,
+        FieldReason::NotAShare => ErrorReason::NotAShare,
+        FieldReason::OtherShares => ErrorReason::OtherShares,
+        FieldReason::WrongShare => ErrorReason::WrongShare,
     }
 }
 

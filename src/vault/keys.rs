@@ -10,7 +10,7 @@ use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, Whom};
 use crate::crypto::keyring::EpochFacts;
 use crate::crypto::keyring::places::CopyState;
-use crate::crypto::root::Argon2Cost;
+use crate::crypto::root::{Argon2Cost, RootError};
 use crate::crypto::rotation::{Postponed, Schedule, Stage, alarms};
 use crate::crypto::slot::Canonical;
 use crate::domain::field::FieldReason;
@@ -179,8 +179,11 @@ impl Vault {
                 {
                     return Ok(None);
                 }
-                let root = source.unlock(&source.fresh_header(Argon2Cost::STANDARD, entropy.entropy()))?;
-                Ok::<_, crate::crypto::root::RootError>(Some(keyring.with_root(&root)))
+                let fresh = source.fresh(Argon2Cost::STANDARD, entropy.entropy())?;
+                // A server has nobody to hand shares to.
+                let is_whole = fresh.shares.is_empty();
+                let next = is_whole.then(|| keyring.with_root(&fresh.root));
+                next.map(Some).ok_or(RootError::SharesNotHeldBack)
             });
             match unlocked.await.map_err(|_| StoreError::Closed)? {
                 Ok(None) => vault.log(log.done()).await?,

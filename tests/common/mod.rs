@@ -24,6 +24,7 @@ use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     self, Address, Class, Field, FieldValue, GrantShipmentRequest, ReportEventRequest, TokenizeRequest,
 };
+use strongroom::vault::Vault;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -93,6 +94,11 @@ impl House {
 
     pub fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// The open vault. Not to be kept: whoever keeps it keeps its keys in memory.
+    pub fn vault(&self) -> Vault {
+        self.running().vault().unwrap()
     }
 
     pub fn data(&self) -> PathBuf {
@@ -174,7 +180,7 @@ impl House {
 
     /// Sweeps until nothing is left to destroy, and answers how many records went.
     pub fn sweep(&self) -> usize {
-        let vault = &self.running().vault;
+        let vault = self.vault();
         self.run(async {
             let mut destroyed = 0;
             loop {

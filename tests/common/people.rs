@@ -114,7 +114,7 @@ pub fn log(house: &House) -> Vec<Entry> {
         entries.extend(unpack(&batch.entries).unwrap());
         true
     };
-    house.running().vault.store().audit_batches(&mut each).unwrap();
+    house.vault().store().audit_batches(&mut each).unwrap();
     entries
 }
 

@@ -49,6 +49,8 @@ const NO_PII: &[&str] = &[
     "ReplacePinsRequest.pins",
     "ResumeCallerRequest.certificate",
     "ResumeCallerRequest.name",
+    "SealRequest.trust_domain",
+    "SealState.root_source",
     "ShowApprovalRequest.approval_id",
     "SuspendCallerRequest.certificate",
     "SuspendCallerRequest.name",

@@ -49,8 +49,10 @@ pub const ALLOWED: &[&str] = &[
     "--since TIME",
     // A policy's parameter and its figure.
     "--set NAME=NUMBER",
+    "--shares COUNT",
     "--skip-field FIELD",
     "--tenant TENANT",
+    "--threshold COUNT",
     "--trust-domain TRUST_DOMAIN",
     "--until TIME",
     "--year YEAR",
@@ -147,6 +149,10 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     found(served, canaries);
     keys(served);
     policies(served);
+    // An open vault takes no share, and a command for another one seals nothing.
+    served.silent_command("key-admin-office", &["unseal"], &canaries.word("share"));
+    served.refused_command("key-admin-office", &["seal", "--trust-domain", "elsewhere.example"], "");
+    served.refused_command("operator-oncall", &["seal", "--trust-domain", "strongroom.dev"], "");
     let config = served.data().join("config.toml");
     served.silent_command(shop, &["audit", "verify", "--state", "--config", config.to_str().unwrap()], "");
     log(served);

@@ -47,7 +47,7 @@ fn a_phone_goes_first_and_then_the_street_and_the_city_stays_to_the_end() {
     assert_eq!(outcome(&house, &token, Field::RecipientName), Outcome::Expired);
     assert_eq!(house.sweep(), 1);
     assert_eq!(outcome(&house, &token, Field::Phone), Outcome::Erased);
-    let cells = house.running().vault.statistics(&house.tenant()).unwrap();
+    let cells = house.vault().statistics(&house.tenant()).unwrap();
     assert_eq!(
         (cells.len(), cells[0].country.as_str()),
         (1, "DE"),

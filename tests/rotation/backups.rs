@@ -127,7 +127,7 @@ fn what_was_erased_while_it_was_rewrapped_stays_erased() {
     use strongroom::store::{Change, Page};
     let house = house(1_000_000);
     let token = house.tokenize(account(1));
-    let store = house.running().vault.store().clone();
+    let store = house.vault().store().clone();
     let old = store.keyring();
     // A rewrap has prepared the key from its snapshot ...
     let page = Page { epoch: Epoch(1), after: i64::MIN, limit: 64 };

@@ -173,7 +173,7 @@ fn a_row_that_was_altered_keeps_its_epoch_alive_holds_up_no_other_and_is_told_of
 fn the_metric_tells_how_much_lies_under_an_epoch() {
     let house = house(1);
     house.tokenize(account(1));
-    let vault = house.running().vault.clone();
+    let vault = house.vault();
     house.clock.advance(2 * DAY);
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     // Prepared, then promoted; the rewrap would come with the next step.
@@ -253,7 +253,7 @@ fn another_root_takes_over_and_the_old_one_opens_neither_keyring_nor_copy() {
     assert_eq!(reason(&refused), "NO_NEXT_ROOT");
     house.stop();
     let next = RootSource::KeyFile { path: house.dir.path().join("next-root.key") };
-    mint_key_file(next.path(), &OsEntropy).unwrap();
+    mint_key_file(&next.path().unwrap(), &OsEntropy).unwrap();
     house.config.keys.next_root = Some(next.clone());
     house.start();
     let mut channel = keys(&house);

@@ -285,7 +285,8 @@ fn rotations_under_load_fail_no_call_and_leave_nothing_under_an_old_epoch() {
         house.clock.advance(10 * DAY);
         while house
             .running()
-            .vault
+            .vault()
+            .unwrap()
             .store()
             .read(|view| view.rows_under(None))
             .unwrap()

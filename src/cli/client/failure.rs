@@ -50,8 +50,8 @@ impl Failure {
     pub fn of_reason(reason: ErrorReason, field: &str) -> Self {
         let place = if field.is_empty() { String::new() } else { format!(" (field {})", plain_name(field)) };
         let message = format!("refused: {}{place}: {}", reason_name(reason), advice(reason));
-        use ErrorReason::{DiskFull, LockedOut, RateLimited, Unavailable};
-        let is_only_for_now = matches!(reason, Unavailable | DiskFull | LockedOut | RateLimited);
+        use ErrorReason::{CannotOpen, DiskFull, LockedOut, RateLimited, Sealed, Unavailable};
+        let is_only_for_now = matches!(reason, Unavailable | DiskFull | LockedOut | RateLimited | Sealed | CannotOpen);
         if is_only_for_now { Self::unreachable(message) } else { Self::refused(message) }
     }
 }
@@ -210,6 +210,11 @@ fn advice(reason: ErrorReason) -> &'static str {
         }
         R::NotAPolicy => "`strongroom policy check FILE` names the line and the reason",
         R::RetentionOver => "this field's own retention is over, and it takes no new value; leave it out",
+        R::Sealed => "the vault is sealed; its key admins open it with `strongroom unseal`",
+        R::NotAShare => "a share is srs1 and 75 more lower-case characters; is it mistyped?",
+        R::OtherShares => "the share was made for another keyring, or before the root was replaced",
+        R::WrongShare => "the share is none of those that were handed out for this keyring",
+        R::CannotOpen => "the server's log tells why; shares that were given so far must be given again",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }

@@ -18,7 +18,7 @@ use crate::cli::Failure;
 use crate::cli::process;
 use crate::cli::serve::failed;
 use crate::config::Config;
-use crate::crypto::root::RootSource;
+use crate::crypto::root::{Address, RootSource};
 use crate::vault::Confinement;
 
 /// The newest interface that was tried; an older kernel does what it can of it.
@@ -70,11 +70,33 @@ pub(super) fn needs(config: &Config) -> Needs {
     let renewed = renewed.chain(trust.anchors.iter().map(|anchor| &anchor.roots));
     // A renewed file is another file under the same name: the folder counts, and that of the file a link leads to.
     let mut read: Vec<PathBuf> = renewed.flat_map(|path| folders(path)).collect();
-    read.extend([Some(&config.root), config.keys.next_root.as_ref()].into_iter().flatten().flat_map(
-        |root| match root {
-            RootSource::KeyFile { path } | RootSource::PassphraseFile { path } => [path.clone()],
-        },
-    ));
+    let mut connect = Vec::new();
+    for root in [Some(&config.root), config.keys.next_root.as_ref()].into_iter().flatten() {
+        read.extend(root.path());
+        match root {
+            RootSource::Transit(transit) => {
+                // A token is renewed like a certificate.
+                read.extend(
+                    [Some(&transit.token_file), transit.ca.as_ref()]
+                        .into_iter()
+                        .flatten()
+                        .flat_map(|path| folders(path)),
+                );
+                connect.extend(transit.address.port());
+            }
+            RootSource::AwsKms(kms) => {
+                // KMS itself, and where a machine's own credentials come from.
+                connect.extend([443, 80].into_iter().chain(kms.endpoint.as_ref().and_then(Address::port)));
+                read.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".aws")));
+            }
+            // Foreign code, which opens what it likes: the configuration does not confine such a server.
+            RootSource::Pkcs11(_)
+            | RootSource::KeyFile { .. }
+            | RootSource::PassphraseFile { .. }
+            | RootSource::Credential { .. }
+            | RootSource::Shares(_) => {}
+        }
+    }
     let written =
         [&config.store.database, &config.store.ledger, &config.keyring].into_iter().chain(&config.keys.places.copies);
     // A log that was rotated away is made anew under its name.
@@ -82,7 +104,7 @@ pub(super) fn needs(config: &Config) -> Needs {
         written.chain(&config.log.file).chain(&config.audit.witness_file).flat_map(|path| folders(path)).collect();
     let bind = [config.listener.address].into_iter().chain(config.metrics).map(|address| address.port()).collect();
     let witness = config.audit.witness_url.iter().filter_map(|url| reqwest::Url::parse(url).ok());
-    let connect = witness.filter_map(|url| url.port_or_known_default()).collect();
+    connect.extend(witness.filter_map(|url| url.port_or_known_default()));
     Needs { read, write, bind, connect }
 }
 
@@ -238,7 +260,7 @@ mod tests {
         config.keyring = "keyring".into();
         config.listener.address.set_port(7443);
         let needs = needs(&config);
-        for path in [dir.join("certs").as_path(), &mounted, config.root.path()] {
+        for path in [dir.join("certs").as_path(), &mounted, &config.root.path().unwrap()] {
             assert!(needs.read.iter().any(|read| read == path), "{} in {needs:?}", path.display());
         }
         for path in [dir.as_path(), Path::new("elsewhere"), Path::new(".")] {

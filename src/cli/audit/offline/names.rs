@@ -65,6 +65,9 @@ pub const ACTIONS: Names = &[
     (54, "rotate_root"),
     (55, "find"),
     (56, "epoch_destroyed"),
+    (60, "seal"),
+    (61, "unseal"),
+    (62, "seal_status"),
     (70, "who_saw"),
     (71, "seen_by"),
     (72, "refusals"),
@@ -107,6 +110,11 @@ pub const REFUSALS: Names = &[
     (45, "epoch_in_use"),
     (46, "keyring_not_saved"),
     (47, "no_next_root"),
+    (50, "not_a_share"),
+    (51, "other_shares"),
+    (52, "wrong_share"),
+    (53, "repeated_share"),
+    (54, "cannot_open"),
     (55, "locked_out"),
 ];
 
