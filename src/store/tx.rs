@@ -298,8 +298,17 @@ impl<'a> Tx<'a> {
         one(self.writes.insert_grant(row, &self.stamp(row)))
     }
 
+    /// Stays under its epoch as long as it has a tag: that was made under it too, and only a rewrap makes both anew.
     pub fn update_grant(&self, row: &GrantRow) -> Result<(), StoreError> {
-        one(self.writes.update_grant(row, &self.stamp(row)))
+        let stamp = match (&row.tag, self.view.reads.grant(row.id)?) {
+            (_, None) => return Err(StoreError::Raced),
+            (None, Some(_)) => self.stamp(row),
+            (Some(_), Some((_, lies))) => {
+                let epoch = self.view.keyring.epoch(lies.epoch);
+                stamp_under(epoch.ok_or(StoreError::Tampered { table: GrantRow::TABLE })?, row)
+            }
+        };
+        one(self.writes.update_grant(row, &stamp))
     }
 
     pub fn delete_grants_of(&self, record: RecordId) -> Result<usize, StoreError> {
