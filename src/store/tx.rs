@@ -331,10 +331,17 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Stays under its epoch as long as it has a tag: that was made under it too, and only a rewrap makes both anew.
     pub fn update_grant(&self, row: &GrantRow) -> Result<(), StoreError> {
-        let old = self.view.reads.grant(row.id)?;
-        one(self.writes.update_grant(row, &self.stamp(row)))?;
-        self.lost(old.as_ref().map(|(old, _)| Fact::Grant(old)));
+        let (old, lies) = self.view.reads.grant(row.id)?.ok_or(StoreError::Raced)?;
+        let stamp = if row.tag.is_some() {
+            let epoch = self.view.keyring.epoch(lies.epoch);
+            stamp_under(epoch.ok_or(StoreError::Tampered { table: GrantRow::TABLE })?, row)
+        } else {
+            self.stamp(row)
+        };
+        one(self.writes.update_grant(row, &stamp))?;
+        self.lost([Fact::Grant(&old)]);
         self.gained(Fact::Grant(row));
         Ok(())
     }

@@ -75,19 +75,20 @@ impl Batch {
 }
 
 impl Vault {
-    /// One pass over all that lies under `from`; answers how many rows it moved. `pace` is told of each chunk and may end it.
+    /// One pass over all that lies under `from`; answers how many rows it had changes for, and how many it moved. `pace` is told of each chunk and may end it.
     pub(super) async fn rewrap(
         &self,
         from: Epoch,
         mut pace: impl AsyncFnMut(usize) -> ControlFlow<()>,
-    ) -> Result<u64, Error> {
-        let mut moved = 0;
+    ) -> Result<(u64, u64), Error> {
+        let (mut tried, mut moved) = (0, 0);
         for stage in STAGES {
             let mut page = Page { epoch: from, after: if stage.is_numbered() { i64::MIN } else { 0 }, limit: CHUNK };
             let mut in_flight = None;
             loop {
                 let Batch { changes, found, last } = self.store().read(|view| self.batch(view, *stage, page))?;
                 let (some, passed_over) = (changes.len(), found - changes.len());
+                tried += some as u64;
                 let started = (some > 0).then(|| self.store().submit("rewrap", move |tx| tx.rewrap(&changes)));
                 let done = std::mem::replace(&mut in_flight, started.transpose()?);
                 if let Some(done) = done {
@@ -97,7 +98,7 @@ impl Vault {
                     if let Some(last) = in_flight {
                         moved += committed(last).await?;
                     }
-                    return Ok(moved);
+                    return Ok((tried, moved));
                 }
                 page.after =
                     if stage.is_numbered() { last } else { page.after + i64::try_from(passed_over).unwrap_or(0) };
@@ -115,7 +116,7 @@ impl Vault {
                 moved += committed(last).await?;
             }
         }
-        Ok(moved)
+        Ok((tried, moved))
     }
 
     fn batch(&self, view: &View<'_>, stage: Stage, page: Page) -> Result<Batch, StoreError> {
@@ -132,13 +133,15 @@ impl Vault {
                 }
             }
             Stage::Subjects => {
-                for (SubjectId(id), row) in view.subjects_under(page)? {
-                    batch.take(id, row.and_then(|row| self.retagged_subject(view, row, from, to)))?;
+                for (SubjectId(id), was, row) in view.subjects_under(page)? {
+                    let row = row.and_then(|row| self.retagged_subject(view, row, to));
+                    batch.take(id, row.map(|row| Change::subject(&row, from.number(), was, to)))?;
                 }
             }
             Stage::Grants => {
-                for (id, row) in view.grants_under(page)? {
-                    batch.take(id.0, row.and_then(|row| self.retagged_grant(view, row, from, to)))?;
+                for (id, was, row) in view.grants_under(page)? {
+                    let row = row.and_then(|row| self.retagged_grant(view, row, to));
+                    batch.take(id.0, row.map(|row| Change::grant(&row, from.number(), was, to)))?;
                 }
             }
             Stage::Index => {
@@ -172,13 +175,7 @@ impl Vault {
         again(&record.wrap_slot(row.epoch, row.id, DekUse::Grant(grant.id)))
     }
 
-    fn retagged_subject(
-        &self,
-        view: &View<'_>,
-        mut row: SubjectRow,
-        from: &EpochKeys,
-        to: &EpochKeys,
-    ) -> Result<Change, StoreError> {
+    fn retagged_subject(&self, view: &View<'_>, mut row: SubjectRow, to: &EpochKeys) -> Result<SubjectRow, StoreError> {
         let dek = view.dek(row.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
         let key = unwrapped(view, &dek, &row.wrap_slot(dek.epoch))?;
         let (part, revision) = (Part::CustomerReference, Revision(0));
@@ -186,16 +183,10 @@ impl Vault {
         let sealed = Sealed::from_bytes(row.reference.clone());
         let reference = open(&key, &slot, &sealed).map_err(unopened("subject"))?;
         row.tag = index_tag(to, &row.tenant, REFERENCE, reference.expose());
-        Ok(Change::subject(&row, from.number(), to))
+        Ok(row)
     }
 
-    fn retagged_grant(
-        &self,
-        view: &View<'_>,
-        mut row: GrantRow,
-        from: &EpochKeys,
-        to: &EpochKeys,
-    ) -> Result<Change, StoreError> {
+    fn retagged_grant(&self, view: &View<'_>, mut row: GrantRow, to: &EpochKeys) -> Result<GrantRow, StoreError> {
         if row.tag.is_some() {
             let record = view.record(row.record)?.ok_or(StoreError::Tampered { table: "shipment_grant" })?;
             let dek = view.dek(row.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
@@ -205,7 +196,7 @@ impl Vault {
             let serial = open(&key, &slot, &sealed).map_err(unopened("shipment_grant"))?;
             row.tag = Some(serial_tag(to, &row.tenant, &row.carrier, serial.expose()));
         }
-        Ok(Change::grant(&row, from.number(), to))
+        Ok(row)
     }
 
     fn reindexed(&self, view: &View<'_>, row: &IndexRow, to: &EpochKeys) -> Result<Change, StoreError> {

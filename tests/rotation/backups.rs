@@ -145,6 +145,30 @@ fn what_was_erased_while_it_was_rewrapped_stays_erased() {
     assert_eq!((moved, left), (0, vec![None, None]));
 }
 
+/// Seen red by hand: with a read's count stamped under the active epoch, its tag stays behind and finds no more.
+#[test]
+fn a_parcel_read_between_two_epochs_is_found_when_the_old_one_is_gone() {
+    use strongroom::rpc::proto::GetDeliveryRequest;
+    let house = house(1_000_000);
+    let parcel = house.tokenize(order(1));
+    house.grant(&parcel, "SW000000007", "swift");
+    let mut carrier = house.carrier("swift");
+    let mut deliver =
+        || house.run(carrier.get_delivery(GetDeliveryRequest { serial: "SW000000007".to_owned() })).map(drop);
+    // Another epoch is active, and nothing is rewrapped yet.
+    let store = house.running().vault.store().clone();
+    let next = std::sync::Arc::new(store.keyring().with_new_epoch(house.clock.now(), &OsEntropy));
+    house.run(store.adopt(next, |_| Ok(()))).unwrap();
+    deliver().unwrap();
+    keep(&house);
+    deliver().unwrap();
+    let left = epochs_in(&house.config.store.database);
+    assert!(left.iter().all(|(table, epoch, _)| *epoch == 2 || table == "idempotency"), "{left:?}");
+    let without = std::sync::Arc::new(store.keyring().without(strongroom::domain::id::Epoch(1)).unwrap());
+    house.run(store.adopt(without, |_| Ok(()))).unwrap();
+    deliver().unwrap();
+}
+
 #[cfg(feature = "planted")]
 #[test]
 fn planted_eternal_indexes_kept_epochs_and_rewraps_that_write_back_are_noticed() {

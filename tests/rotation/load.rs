@@ -142,7 +142,9 @@ impl Client {
     async fn correct(&mut self, at: usize) -> Result<(), String> {
         let idempotency_key = self.key();
         let one = &mut self.mine[at];
-        let changed = format!("changed.{}.{idempotency_key}@example.org", one.n);
+        // Letters alone: digits at random are a payment card's number now and then, and refused.
+        let letters: String = idempotency_key.bytes().map(|byte| char::from(b'a' + byte % 16)).collect();
+        let changed = format!("changed.{letters}@example.org");
         let request = CorrectRequest {
             idempotency_key,
             token: one.token.clone(),

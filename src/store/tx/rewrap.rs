@@ -1,10 +1,10 @@
 //! Moving rows from an older epoch to the active one. INVARIANT: a change is prepared from a snapshot and applied only to a row
-//! that still lies under the epoch it was prepared from, and never makes a row: what was erased or changed meanwhile stays so
-//! (every change of a row brings it under the active epoch by itself).
+//! that still carries the very stamp it was prepared from (a key: still lies under that epoch), and never makes a row: what was
+//! erased or changed meanwhile stays so.
 
 use super::{Stamp, Stamped, Tx, View};
 use crate::crypto::keyring::EpochKeys;
-use crate::crypto::mac::{IndexTag, mac, verify};
+use crate::crypto::mac::{IndexTag, Mac, mac, verify};
 use crate::crypto::slot::Canonical;
 use crate::domain::caller::CallerId;
 use crate::domain::fault::{Fault, planted};
@@ -74,7 +74,7 @@ pub struct Change {
 enum What {
     Dek { id: DekId, record: RecordId, wrapped: Vec<u8> },
     Index { id: i64, tag: IndexTag },
-    Row { key: RowKey, stamp: Stamp, tag: Option<IndexTag> },
+    Row { key: RowKey, was: Mac, stamp: Stamp, tag: Option<IndexTag> },
 }
 
 /// A page of a table under an epoch: `after` is the last number of the page before, or how many rows to pass over where rows
@@ -87,7 +87,7 @@ pub struct Page {
 }
 
 /// Rows by their numbers, each with its own verdict, as one that was altered must not hold up the others.
-pub type EachOf<Id, R> = Vec<(Id, Result<R, StoreError>)>;
+pub type EachOf<Id, R> = Vec<(Id, Mac, Result<R, StoreError>)>;
 
 pub(crate) trait RewrapReads {
     fn has_tables(&self) -> Result<bool, StoreError>;
@@ -101,12 +101,12 @@ pub(crate) trait RewrapReads {
     fn subject_of_dek(&self, dek: DekId) -> Result<Option<Stamped<SubjectRow>>, StoreError>;
 }
 
-/// Each answers how many rows still lay under `from`.
+/// Each answers how many rows were still as they had been.
 pub(crate) trait RewrapWrites {
     fn rewrap_dek(&self, id: DekId, from: Epoch, to: Epoch, wrapped: &[u8]) -> Result<usize, StoreError>;
     fn retag_index(&self, id: i64, from: Epoch, to: Epoch, tag: &IndexTag) -> Result<usize, StoreError>;
-    fn restamp(&self, key: &RowKey, from: Epoch, stamp: &Stamp) -> Result<usize, StoreError>;
-    fn retag(&self, key: &RowKey, from: Epoch, stamp: &Stamp, tag: &IndexTag) -> Result<usize, StoreError>;
+    fn restamp(&self, key: &RowKey, was: &Mac, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn retag(&self, key: &RowKey, was: &Mac, stamp: &Stamp, tag: &IndexTag) -> Result<usize, StoreError>;
 }
 
 impl View<'_> {
@@ -120,11 +120,11 @@ impl View<'_> {
     }
 
     pub fn subjects_under(&self, page: Page) -> Result<EachOf<SubjectId, SubjectRow>, StoreError> {
-        Ok(self.reads.subjects_under(page)?.into_iter().map(|row| (row.0.id, self.checked(row))).collect())
+        Ok(self.reads.subjects_under(page)?.into_iter().map(|row| (row.0.id, row.1.mac, self.checked(row))).collect())
     }
 
     pub fn grants_under(&self, page: Page) -> Result<EachOf<GrantId, GrantRow>, StoreError> {
-        Ok(self.reads.grants_under(page)?.into_iter().map(|row| (row.0.id, self.checked(row))).collect())
+        Ok(self.reads.grants_under(page)?.into_iter().map(|row| (row.0.id, row.1.mac, self.checked(row))).collect())
     }
 
     pub fn index_under(&self, page: Page) -> Result<Vec<IndexRow>, StoreError> {
@@ -150,7 +150,7 @@ impl View<'_> {
             let bytes = row.canonical.as_bytes();
             if verify(from, row.table, bytes, &row.stamp.mac) {
                 let stamp = Stamp { epoch: to.number(), mac: mac(to, row.table, bytes) };
-                let what = What::Row { key: row.key, stamp, tag: None };
+                let what = What::Row { key: row.key, was: row.stamp.mac, stamp, tag: None };
                 changes.push(Change { from: page.epoch, to: to.number(), what });
             }
         }
@@ -168,17 +168,17 @@ impl Change {
     }
 
     /// A subject with its tag as of `to`.
-    pub fn subject(row: &SubjectRow, from: Epoch, to: &EpochKeys) -> Self {
-        Self::row(RowKey::Subject(row.id), Some(row.tag), from, super::stamp_under(to, row))
+    pub fn subject(row: &SubjectRow, from: Epoch, was: Mac, to: &EpochKeys) -> Self {
+        Self::row(RowKey::Subject(row.id), Some(row.tag), from, was, super::stamp_under(to, row))
     }
 
     /// A grant with its tag as of `to`, if it has one.
-    pub fn grant(row: &GrantRow, from: Epoch, to: &EpochKeys) -> Self {
-        Self::row(RowKey::Grant(row.id), row.tag, from, super::stamp_under(to, row))
+    pub fn grant(row: &GrantRow, from: Epoch, was: Mac, to: &EpochKeys) -> Self {
+        Self::row(RowKey::Grant(row.id), row.tag, from, was, super::stamp_under(to, row))
     }
 
-    fn row(key: RowKey, tag: Option<IndexTag>, from: Epoch, stamp: Stamp) -> Self {
-        Self { from, to: stamp.epoch, what: What::Row { key, stamp, tag } }
+    fn row(key: RowKey, tag: Option<IndexTag>, from: Epoch, was: Mac, stamp: Stamp) -> Self {
+        Self { from, to: stamp.epoch, what: What::Row { key, was, stamp, tag } }
     }
 }
 
@@ -202,8 +202,8 @@ impl Tx<'_> {
                     there
                 }
                 What::Index { id, tag } => self.writes.retag_index(*id, *from, *to, tag)?,
-                What::Row { key, stamp, tag: None } => self.writes.restamp(key, *from, stamp)?,
-                What::Row { key, stamp, tag: Some(tag) } => self.writes.retag(key, *from, stamp, tag)?,
+                What::Row { key, was, stamp, tag: None } => self.writes.restamp(key, was, stamp)?,
+                What::Row { key, was, stamp, tag: Some(tag) } => self.writes.retag(key, was, stamp, tag)?,
             };
         }
         Ok(moved)

@@ -1,9 +1,10 @@
-//! Moving rows to another epoch. INVARIANT: every statement is an update of a row that lies under the old epoch; none inserts.
+//! Moving rows to another epoch. INVARIANT: every statement is an update of a row that is as it was when the change was prepared;
+//! none inserts.
 
 use rusqlite::params;
 
 use super::super::read::Reader;
-use crate::crypto::mac::IndexTag;
+use crate::crypto::mac::{IndexTag, Mac};
 use crate::domain::id::{DekId, Epoch};
 use crate::store::StoreError;
 use crate::store::tx::Stamp;
@@ -20,45 +21,45 @@ impl RewrapWrites for Reader<'_> {
         self.change("index_tag", text, params![id, from.0, to.0, tag.0])
     }
 
-    fn restamp(&self, key: &RowKey, from: Epoch, stamp: &Stamp) -> Result<usize, StoreError> {
-        let (from, to, mac) = (from.0, stamp.epoch.0, stamp.mac.as_bytes());
+    fn restamp(&self, key: &RowKey, was: &Mac, stamp: &Stamp) -> Result<usize, StoreError> {
+        let (was, to, mac) = (was.as_bytes(), stamp.epoch.0, stamp.mac.as_bytes());
         match key {
             RowKey::Record(id) => {
-                let text = "-- restamp_record\nUPDATE record SET epoch = ?2, mac = ?3 WHERE id = ?4 AND epoch = ?1";
-                self.change("record", text, params![from, to, mac, id.0])
+                let text = "-- restamp_record\nUPDATE record SET epoch = ?2, mac = ?3 WHERE id = ?4 AND mac = ?1";
+                self.change("record", text, params![was, to, mac, id.0])
             }
             RowKey::Subject(id) => {
-                let text = "-- restamp_subject\nUPDATE subject SET epoch = ?2, mac = ?3 WHERE id = ?4 AND epoch = ?1";
-                self.change("subject", text, params![from, to, mac, id.0])
+                let text = "-- restamp_subject\nUPDATE subject SET epoch = ?2, mac = ?3 WHERE id = ?4 AND mac = ?1";
+                self.change("subject", text, params![was, to, mac, id.0])
             }
             RowKey::Grant(id) => {
                 let text =
-                    "-- restamp_grant\nUPDATE shipment_grant SET epoch = ?2, mac = ?3 WHERE id = ?4 AND epoch = ?1";
-                self.change("shipment_grant", text, params![from, to, mac, id.0])
+                    "-- restamp_grant\nUPDATE shipment_grant SET epoch = ?2, mac = ?3 WHERE id = ?4 AND mac = ?1";
+                self.change("shipment_grant", text, params![was, to, mac, id.0])
             }
             RowKey::Tombstone(digest) => {
                 let text =
-                    "-- restamp_tombstone\nUPDATE tombstone SET epoch = ?2, mac = ?3 WHERE digest = ?4 AND epoch = ?1";
-                self.change("tombstone", text, params![from, to, mac, digest.0])
+                    "-- restamp_tombstone\nUPDATE tombstone SET epoch = ?2, mac = ?3 WHERE digest = ?4 AND mac = ?1";
+                self.change("tombstone", text, params![was, to, mac, digest.0])
             }
             RowKey::Statistic(tenant, class, country, month) => {
                 let text = "-- restamp_statistic\nUPDATE statistic SET epoch = ?2, mac = ?3 \
-                            WHERE tenant = ?4 AND class = ?5 AND country = ?6 AND month = ?7 AND epoch = ?1";
-                self.change("statistic", text, params![from, to, mac, tenant.as_str(), class.code(), country, month])
+                            WHERE tenant = ?4 AND class = ?5 AND country = ?6 AND month = ?7 AND mac = ?1";
+                self.change("statistic", text, params![was, to, mac, tenant.as_str(), class.code(), country, month])
             }
             RowKey::Meta(key) => {
-                let text = "-- restamp_meta\nUPDATE meta SET epoch = ?2, mac = ?3 WHERE key = ?4 AND epoch = ?1";
-                self.change("meta", text, params![from, to, mac, key])
+                let text = "-- restamp_meta\nUPDATE meta SET epoch = ?2, mac = ?3 WHERE key = ?4 AND mac = ?1";
+                self.change("meta", text, params![was, to, mac, key])
             }
             RowKey::Caller(id) => {
                 let text = "-- restamp_caller\nUPDATE caller SET epoch = ?2, mac = ?3 \
-                            WHERE tenant = ?4 AND role = ?5 AND name = ?6 AND epoch = ?1";
-                self.change("caller", text, params![from, to, mac, id.tenant.as_str(), id.role as u8, id.name.as_str()])
+                            WHERE tenant = ?4 AND role = ?5 AND name = ?6 AND mac = ?1";
+                self.change("caller", text, params![was, to, mac, id.tenant.as_str(), id.role as u8, id.name.as_str()])
             }
             RowKey::Approval(tenant, id) => {
                 let text = "-- restamp_approval\nUPDATE approval SET epoch = ?2, mac = ?3 \
-                            WHERE tenant = ?4 AND id = ?5 AND epoch = ?1";
-                self.change("approval", text, params![from, to, mac, tenant.as_str(), id.0])
+                            WHERE tenant = ?4 AND id = ?5 AND mac = ?1";
+                self.change("approval", text, params![was, to, mac, tenant.as_str(), id.0])
             }
             RowKey::PolicyInForce(tenant) => {
                 let text = "-- restamp_policy\nUPDATE policy_in_force SET epoch = ?2, mac = ?3 WHERE tenant = ?4 AND epoch = ?1";
@@ -67,20 +68,20 @@ impl RewrapWrites for Reader<'_> {
         }
     }
 
-    fn retag(&self, key: &RowKey, from: Epoch, stamp: &Stamp, tag: &IndexTag) -> Result<usize, StoreError> {
-        let (from, to, mac) = (from.0, stamp.epoch.0, stamp.mac.as_bytes());
+    fn retag(&self, key: &RowKey, was_mac: &Mac, stamp: &Stamp, tag: &IndexTag) -> Result<usize, StoreError> {
+        let (was, to, mac) = (was_mac.as_bytes(), stamp.epoch.0, stamp.mac.as_bytes());
         match key {
             RowKey::Subject(id) => {
                 let text =
-                    "-- retag_subject\nUPDATE subject SET epoch = ?2, mac = ?3, tag = ?4 WHERE id = ?5 AND epoch = ?1";
-                self.change("subject", text, params![from, to, mac, tag.0, id.0])
+                    "-- retag_subject\nUPDATE subject SET epoch = ?2, mac = ?3, tag = ?4 WHERE id = ?5 AND mac = ?1";
+                self.change("subject", text, params![was, to, mac, tag.0, id.0])
             }
             RowKey::Grant(id) => {
-                let text = "-- retag_grant\nUPDATE shipment_grant SET epoch = ?2, mac = ?3, tag = ?4 WHERE id = ?5 AND epoch = ?1";
-                self.change("shipment_grant", text, params![from, to, mac, tag.0, id.0])
+                let text = "-- retag_grant\nUPDATE shipment_grant SET epoch = ?2, mac = ?3, tag = ?4 WHERE id = ?5 AND mac = ?1";
+                self.change("shipment_grant", text, params![was, to, mac, tag.0, id.0])
             }
             // Rows of no other table have a tag.
-            _ => self.restamp(key, Epoch(from), stamp),
+            _ => self.restamp(key, was_mac, stamp),
         }
     }
 }
