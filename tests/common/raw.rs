@@ -30,6 +30,7 @@ pub fn filled(message: &MessageDescriptor, text: &mut dyn FnMut() -> String) -> 
             Kind::Bytes => Value::Bytes(text().into_bytes().into()),
             Kind::Message(message) => Value::Message(self::filled(&message, text)),
             Kind::Enum(_) => Value::EnumNumber(1),
+            Kind::Bool => Value::Bool(true),
             Kind::Uint32 => Value::U32(1_000_007),
             Kind::Uint64 => Value::U64(1_000_007),
             Kind::Int32 => Value::I32(1_000_007),

@@ -242,6 +242,7 @@ const PRINTED: &[Printed] = printed![
     ListCallersRequest ListCallersResponse PendingApproval
     Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
     ApproveRequest ApproveResponse RejectRequest RejectResponse
+    SealState SealStatusRequest SealStatusResponse UnsealRequest UnsealResponse SealRequest SealResponse
 ];
 
 fn canary() -> String {
