@@ -4,11 +4,6 @@
 //! A tool that is not here skips its test, and the test says so; with `STRONGROOM_ROOTS_REQUIRED=1` (as `.ci/run` sets it) it fails
 //! instead. Tools are looked for in `target/tools/python/bin` and on the path; `STRONGROOM_TEST_BAO`, `STRONGROOM_TEST_MOTO` and
 //! `STRONGROOM_TEST_SOFTHSM` name them otherwise.
-//!
-//! Seen red by hand, once each: the associated data left out at unwrapping (transit, PKCS#11), the CA file not given to the client,
-//! the header's key name not compared, the wrong PIN sorted as a failure.
-
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[path = "roots/tools.rs"]
 mod tools;
@@ -18,7 +13,7 @@ mod vault;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use tools::{Bao, SoftHsm, required};
+use tools::{Bao, SoftHsm};
 use vault::Vault;
 
 #[test]
@@ -227,8 +222,9 @@ fn kms_wraps_the_root_and_says_what_is_wrong() {
     vault.init().unwrap();
     let token = vault.serves_and_stores();
     vault.still_serves(&token);
+    // AWS says IncorrectKeyException; moto says that access is denied.
     vault.root(&root(&other));
-    vault.refuses("cannot unwrap our root key with this key");
+    vault.refuses("AWS KMS refuses us");
     vault.root(&root(&key));
     vault.still_serves(&token);
     moto.stop();
@@ -245,5 +241,4 @@ fn a_build_without_kms_says_so_with_the_line() {
         refused.contains("config.toml, line ") && refused.contains("root.aws_kms: this build cannot ask AWS KMS"),
         "{refused}"
     );
-    assert!(!required() || tools::find("STRONGROOM_TEST_MOTO", "moto_server").is_some());
 }

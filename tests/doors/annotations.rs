@@ -296,6 +296,7 @@ const PRINTED: &[Printed] = printed![
     ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
     ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
     ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
+    SealState SealStatusRequest SealStatusResponse UnsealRequest UnsealResponse SealRequest SealResponse
 ];
 
 fn canary() -> String {

@@ -85,7 +85,7 @@ impl Bao {
         let mut process = Process(server.spawn().unwrap());
         wait_for(port, &mut process.0);
         let ca = fs::read_dir(&certs).unwrap().map(|entry| entry.unwrap().path());
-        let ca = ca.filter(|path| path.to_str().unwrap().ends_with("-ca.pem")).next().unwrap();
+        let ca = ca.into_iter().find(|path| path.to_str().unwrap().ends_with("-ca.pem")).unwrap();
         let mut started = Self {
             bao,
             dir,
