@@ -8,7 +8,6 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
-#[allow(dead_code, reason = "every suite uses its part")]
 #[path = "common/people.rs"]
 mod people;
 

@@ -9,7 +9,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
-#[allow(dead_code, reason = "every suite uses its part")]
 #[path = "common/people.rs"]
 mod people;
 

@@ -6,9 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-#[allow(dead_code, reason = "every suite uses its part")]
 mod common;
-#[allow(dead_code, reason = "every suite uses its part")]
 #[path = "common/people.rs"]
 mod people;
 #[allow(dead_code, reason = "every suite uses its part")]
