@@ -50,7 +50,7 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
-pub use explain::{Explanation, PieceDue, WhyDue};
+pub use explain::{Explained, Explanation, PieceDue, WhyDue};
 pub use in_force::Proposed;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
