@@ -60,7 +60,7 @@ pub use enrol::{
 };
 pub use erase::Erase;
 pub use error::Error;
-pub use explain::{Explanation, PieceDue, WhyDue};
+pub use explain::{Explained, Explanation, PieceDue, WhyDue};
 pub use find::{Find, FoundTokens, Sought};
 pub use in_force::Proposed;
 pub use inquiry::{

@@ -9,7 +9,6 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-#[allow(dead_code, reason = "every suite uses its part")]
 mod common;
 
 use std::collections::BTreeMap;

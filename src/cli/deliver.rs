@@ -51,9 +51,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     let delivery = client::answer(vault.get_delivery(GetDeliveryRequest { serial })).await?;
     let address = delivery.address.as_ref().map(address_to_json);
-    let mut shown = json!({ "serial": delivery.serial, "address": address });
-    if !delivery.phone.is_empty() {
-        shown["phone"] = json!(delivery.phone);
-    }
-    client::print_json(&shown)
+    let (serial, phone) = (delivery.serial.as_str(), delivery.phone.as_str());
+    client::print_json(&if phone.is_empty() {
+        json!({ "serial": serial, "address": address })
+    } else {
+        json!({ "serial": serial, "address": address, "phone": phone })
+    })
 }

@@ -13,16 +13,19 @@ use crate::domain::vocabulary::{Class, EraseReason, EventKind};
 use crate::policy::retention::{Cited, Due, Piece, Policy};
 
 pub enum Explanation {
-    Kept {
-        state: RecordState,
-        class: Class,
-        stored_at: Timestamp,
-        policy_id: String,
-        policy_version: PolicyVersion,
-        record: WhyDue,
-        pieces: Vec<PieceDue>,
-    },
+    Kept(Box<Explained>),
     Erased(EraseReason),
+}
+
+/// A record, as far as retention goes.
+pub struct Explained {
+    pub state: RecordState,
+    pub class: Class,
+    pub stored_at: Timestamp,
+    pub policy_id: String,
+    pub policy_version: PolicyVersion,
+    pub record: WhyDue,
+    pub pieces: Vec<PieceDue>,
 }
 
 /// When something is due, and by which rule.
@@ -47,12 +50,14 @@ impl Vault {
         let answer = self.looked_up(call, token, &draft).await;
         Ok(match self.watch(&draft, answer).await? {
             LookedUp::Erased(reason) => Explanation::Erased(reason),
-            LookedUp::Kept(loaded, now) => explained(&loaded, now, self.policy_of(&loaded.row)?),
+            LookedUp::Kept(loaded, now) => {
+                Explanation::Kept(Box::new(explained(&loaded, now, self.policy_of(&loaded.row)?)))
+            }
         })
     }
 }
 
-fn explained(loaded: &Loaded, now: Timestamp, policy: &Policy) -> Explanation {
+fn explained(loaded: &Loaded, now: Timestamp, policy: &Policy) -> Explained {
     let class = loaded.row.class;
     let piece_due = |piece: Piece| {
         let due = loaded.stages.iter().find(|(stage, _)| *stage == piece).map(|(_, due)| due);
@@ -61,7 +66,7 @@ fn explained(loaded: &Loaded, now: Timestamp, policy: &Policy) -> Explanation {
         let why = due.map(|due| why_due(due, class, Some(piece), policy));
         (is_over || is_held && why.is_some()).then_some(PieceDue { piece, is_over, why })
     };
-    Explanation::Kept {
+    Explained {
         state: if loaded.is_due(now) { RecordState::Expired } else { RecordState::Live },
         class,
         stored_at: loaded.row.stored_at,

@@ -4,7 +4,7 @@ use super::callers::pending;
 use super::{Parsed, proto, refused, wire_time};
 use crate::domain::field::FieldReason;
 use crate::policy::retention::{Change, Policy};
-use crate::vault::{Explanation, Gated, PieceDue, Proposed, RecordState, WhyDue};
+use crate::vault::{Explained, Explanation, Gated, PieceDue, Proposed, RecordState, WhyDue};
 
 /// More than any policy needs; every rule is compared on many days.
 const LONGEST: usize = 64 * 1024;
@@ -24,21 +24,24 @@ pub(in crate::rpc) fn explanation(done: Explanation) -> proto::ExplainRetentionR
             erase_reason: reason.as_str().to_owned(),
             ..Default::default()
         },
-        Explanation::Kept { state, class, stored_at, policy_id, policy_version, record, pieces } => {
-            proto::ExplainRetentionResponse {
-                state: match state {
-                    RecordState::Live => proto::RecordState::Live.into(),
-                    RecordState::Expired => proto::RecordState::Expired.into(),
-                },
-                class: i32::from(class.code()),
-                stored_at: Some(wire_time(stored_at)),
-                policy_id,
-                policy_version: hex::encode(policy_version.0),
-                record: Some(why_due(record)),
-                pieces: pieces.into_iter().map(piece_due).collect(),
-                erase_reason: String::new(),
-            }
-        }
+        Explanation::Kept(explained) => kept(*explained),
+    }
+}
+
+fn kept(explained: Explained) -> proto::ExplainRetentionResponse {
+    let Explained { state, class, stored_at, policy_id, policy_version, record, pieces } = explained;
+    proto::ExplainRetentionResponse {
+        state: match state {
+            RecordState::Live => proto::RecordState::Live.into(),
+            RecordState::Expired => proto::RecordState::Expired.into(),
+        },
+        class: i32::from(class.code()),
+        stored_at: Some(wire_time(stored_at)),
+        policy_id,
+        policy_version: hex::encode(policy_version.0),
+        record: Some(why_due(record)),
+        pieces: pieces.into_iter().map(piece_due).collect(),
+        erase_reason: String::new(),
     }
 }
 
