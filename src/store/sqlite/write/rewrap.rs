@@ -62,8 +62,9 @@ impl RewrapWrites for Reader<'_> {
                 self.change("approval", text, params![was, to, mac, tenant.as_str(), id.0])
             }
             RowKey::PolicyInForce(tenant) => {
-                let text = "-- restamp_policy\nUPDATE policy_in_force SET epoch = ?2, mac = ?3 WHERE tenant = ?4 AND epoch = ?1";
-                self.change("policy_in_force", text, params![from, to, mac, tenant.as_str()])
+                let text =
+                    "-- restamp_policy\nUPDATE policy_in_force SET epoch = ?2, mac = ?3 WHERE tenant = ?4 AND mac = ?1";
+                self.change("policy_in_force", text, params![was, to, mac, tenant.as_str()])
             }
         }
     }
