@@ -156,7 +156,7 @@ fn a_parcel_read_between_two_epochs_is_found_when_the_old_one_is_gone() {
     let mut deliver =
         || house.run(carrier.get_delivery(GetDeliveryRequest { serial: "SW000000007".to_owned() })).map(drop);
     // Another epoch is active, and nothing is rewrapped yet.
-    let store = house.running().vault.store().clone();
+    let store = house.vault().store().clone();
     let next = std::sync::Arc::new(store.keyring().with_new_epoch(house.clock.now(), &OsEntropy));
     house.run(store.adopt(next, |_| Ok(()))).unwrap();
     deliver().unwrap();
