@@ -22,6 +22,7 @@ use crate::domain::fault::{Fault, planted};
 pub const TAKES_AWAY: &[&str] = &[
     "erase",
     "sweep",
+    "stage",
     "expire",
     "replay_ledger",
     "record_generation",
@@ -29,6 +30,8 @@ pub const TAKES_AWAY: &[&str] = &[
     "first_marks",
     "start",
     "revoke_shipment",
+    "destroy_epoch",
+    "epoch_destroyed",
     "suspend_caller",
     "confirm_clock",
     "status",
