@@ -4,6 +4,8 @@
 //! A tool that is not here skips its test, and the test says so; with `STRONGROOM_ROOTS_REQUIRED=1` (as `.ci/run` sets it) it fails
 //! instead. Tools are looked for in `target/tools/python/bin` and on the path; `STRONGROOM_TEST_BAO`, `STRONGROOM_TEST_MOTO` and
 //! `STRONGROOM_TEST_SOFTHSM` name them otherwise.
+//!
+//! Seen red by hand, once each: the associated data left out when the transit engine unwraps, a wrong PIN sorted as any failure.
 
 #[path = "roots/tools.rs"]
 mod tools;

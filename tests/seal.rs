@@ -1,7 +1,8 @@
 //! Sealed and open: a vault whose root key is split starts sealed, opens by enough good shares and no others, and is sealed again
 //! at once; one whose root is a file can be sealed too, and opened by those in force alone.
 //!
-//! That a share's checksum and digest are looked at: `planted_…` below.
+//! Seen red by hand, once each: the cut not triggered when a vault is sealed (a stream hung on), the roster not asked on a sealed
+//! vault (a suspended administrator got further). That a share's checksum and digest are looked at: `planted_…` below.
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; how long a seal takes is measured")]
 
