@@ -4,7 +4,7 @@
 //! Faults planted: a lock-out that logs one by one (`lock-out-uncounted`), and none at all (`lock-out-off`), each turn the flood
 //! red, below. Once by hand, each of which turned these tests red: no rate asked for at the door; streams not paced; places of
 //! connections never given back; a count that is lost when its entry is written; a lock-out not looked at within a stream; a
-//! suspension that leaves the lock-out.
+//! suspension that leaves the lock-out; a refused request's body that is not let arrive.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
