@@ -67,7 +67,7 @@ pub use inquiry::{
     Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
     UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
 };
-pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch};
+pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch, reseal_on_the_machine};
 pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use measure::days;
 pub use report_event::{ReportEvent, Reported};

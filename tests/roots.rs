@@ -98,6 +98,29 @@ fn a_split_root_is_handed_out_once_and_opens_by_the_command_line() {
 }
 
 #[test]
+fn a_vault_in_use_is_moved_to_a_split_root_and_its_data_stays() {
+    let mut vault = Vault::new("key_file = 'root.key'\nallow_same_device = true");
+    vault.init().unwrap();
+    let token = vault.serves_and_stores();
+    let stick = vault.path("stick");
+    let config = vault.path("config.toml");
+    let reseal = ["keys", "reseal", "--config", config.to_str().unwrap(), "--out", stick.to_str().unwrap()];
+    assert!(vault.run(&reseal, "").unwrap_err().contains("names no [next_root]"));
+    vault.append("\n[next_root]\nshares = { shares = 3, threshold = 2 }\n");
+    assert!(vault.run(&reseal, "").unwrap().contains("2 of these 3 shares open the vault"));
+    let share = |number: u8| fs::read_to_string(stick.join(format!("share-{number}.txt"))).unwrap();
+    vault.stdin(&(share(1) + &share(2)));
+    let server = vault.start().unwrap();
+    assert!(server.sealed, "the old root, which is still configured, opens nothing");
+    let unseal = |number| server.client("key-admin-office", &["unseal"], &share(number));
+    unseal(1).unwrap_err();
+    unseal(3).unwrap();
+    server.describe(&token);
+    server.stop();
+    assert!(vault.run(&reseal, &(share(1) + &share(2))).unwrap_err().contains("already"));
+}
+
+#[test]
 fn shares_without_a_folder_are_printed_once_and_read_back_as_printed() {
     let vault = Vault::new("shares = { shares = 3, threshold = 2 }");
     let printed = vault.init().unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::audit::verify::{Flaw, Head, Verified};
 use crate::cli::Failure;
 use crate::cli::client::print;
-use crate::cli::keys::unlock;
+use crate::cli::keys::{unlock, unlock_either};
 use crate::cli::serve::{failed, load};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::root::RootSource;
@@ -202,7 +202,8 @@ impl Verify {
     fn opened(self) -> Result<(PathBuf, Option<Keyring>), Failure> {
         if let Some(file) = self.config {
             let config = load(&file)?;
-            return Ok((config.store.database, Some(unlock(&config.root, &config.keyring)?)));
+            let (keyring, _) = unlock_either(&config)?;
+            return Ok((config.store.database, Some(keyring)));
         }
         let database = self.database.ok_or_else(|| Failure::usage("name --config or --database"))?;
         let key_file = self.key_file.map(|path| RootSource::KeyFile { path });

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::client::{self, Connection, one_of, plain_name, print, print_json, print_json_line};
-use super::keys::unlock;
+use super::keys::unlock_either;
 use super::serve::{failed, load};
 use crate::audit::entry::RequestId;
 use crate::config::Config;
@@ -193,7 +193,7 @@ pub(super) fn enrol_offline(
     now: Timestamp,
     entropy: &dyn Entropy,
 ) -> Result<(), Failure> {
-    let keyring = unlock(&config.root, &config.keyring)?.into();
+    let keyring = unlock_either(config)?.0.into();
     let what = || format!("cannot enrol in the store {}", config.store.database.display());
     let clock = std::sync::Arc::new(SystemClock::new());
     let store = Store::open(&config.store, keyring, clock).map_err(|error| failed(&what(), &error))?;

@@ -5,6 +5,7 @@
 mod epochs;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cli::Failure;
 use crate::cli::client::print;
@@ -16,7 +17,8 @@ use crate::crypto::keyring::{Keyring, peek};
 use crate::crypto::root::{Argon2Cost, RootHeader, RootSource, Split};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::time::{Clock, SystemClock};
-use crate::store::recorded_generation;
+use crate::store::{Store, recorded_generation};
+use crate::vault::reseal_on_the_machine;
 
 /// Make the root key and the keyring; look after the epochs of the keys.
 ///
@@ -25,6 +27,7 @@ use crate::store::recorded_generation;
 #[derive(clap::Subcommand)]
 pub enum Args {
     Init(Init),
+    Reseal(Reseal),
     #[command(flatten)]
     Epochs(epochs::Args),
 }
@@ -70,6 +73,23 @@ Examples:
   strongroom keys init --keyring keyring --shares 5 --threshold 3
   strongroom keys init --config strongroom.toml --shares 5 --threshold 3 --out /media/shares";
 
+/// With the server stopped: seal the keyring and its copies under [next_root], and hand out its shares if it is split.
+///
+/// `rotate-root` does this on a running server, which has nobody to hand shares to; a root that is split is taken into use by
+/// this command. Afterwards move [next_root] to [root], and destroy the old root.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  strongroom keys reseal --config strongroom.toml --out /media/shares      # [next_root] shares = { shares = 5, threshold = 3 }")]
+pub struct Reseal {
+    /// The server's configuration, which names [next_root]
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Writes each share to a file of its own in this folder, instead of printing them
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
 const LOSS: &str = "\
 KEEP COPIES of both, apart from each other and from the database:
   * without the root, or with every copy of the keyring lost, ALL DATA IS LOST; nobody can bring it back
@@ -78,6 +98,7 @@ KEEP COPIES of both, apart from each other and from the database:
 pub fn run(args: Args) -> Result<(), Failure> {
     let init = match args {
         Args::Init(init) => init,
+        Args::Reseal(args) => return reseal(&args),
         Args::Epochs(args) => return epochs::run(args),
     };
     let out = init.out.clone();
@@ -161,6 +182,37 @@ fn init_keys_to(
         .save(keyring, entropy)
         .map_err(|error| failed(&format!("cannot make the keyring {}", keyring.display()), &error))?;
     Ok(minted || split.is_some())
+}
+
+fn reseal(args: &Reseal) -> Result<(), Failure> {
+    let config = load(&args.config)?;
+    let next = config.keys.next_root.as_ref();
+    let next = next.ok_or_else(|| Failure::usage(format!("{} names no [next_root]", args.config.display())))?;
+    let (keyring, under_next) = unlock_either(&config)?;
+    if under_next {
+        return Err(Failure::local("the keyring is sealed under [next_root] already: move it to [root]"));
+    }
+    settle_copies(&config, &keyring, &OsEntropy)?;
+    // A store has one holder: no server runs meanwhile.
+    let clock = Arc::new(SystemClock::new());
+    let now = clock.now();
+    let store = Store::open(&config.store, Arc::new(keyring), clock)
+        .map_err(|error| failed(&format!("cannot open the store {}", config.store.database.display()), &error))?;
+    args.out.as_deref().map_or(Ok(()), shares::prepare)?;
+    next.mint(&OsEntropy).map_err(|error| failed(&format!("cannot make the root {next}"), &error))?;
+    let fresh = next.fresh(Argon2Cost::STANDARD, &OsEntropy);
+    let fresh = fresh.map_err(|error| failed(&format!("cannot use the root {next}"), &error))?;
+    if let RootHeader::Shares(set) = fresh.root.header() {
+        // First: a keyring whose shares nobody got would be lost at once.
+        shares::hand_out(&fresh, set, args.out.as_deref())?;
+    }
+    let tenants = config.policies.keys().cloned().collect();
+    reseal_on_the_machine(&store, &config.keys.places, &fresh.root, tenants, now, &OsEntropy)
+        .map_err(|error| failed("cannot seal the keyring anew", &error))?;
+    print(&format!(
+        "keyring  {} and its copies are sealed under {next}: move [next_root] to [root]",
+        config.keyring.display()
+    ))
 }
 
 /// Opens the keyring with the configured root, or the next one; `true`: with the next one.

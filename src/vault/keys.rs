@@ -5,19 +5,21 @@ use tokio::sync::watch;
 
 use super::approval::{Ask, Gate, Gated};
 use super::call::{Call, Draft};
+use super::mark::Mark;
 use super::rotate::{Progress, Sight, doom, left_under};
 use super::{Error, Vault};
-use crate::audit::entry::{Action, RefusalCode, Whom};
+use crate::audit::entry::{Action, RefusalCode, RequestId, Whom};
+use crate::crypto::entropy::{Entropy, array};
 use crate::crypto::keyring::EpochFacts;
-use crate::crypto::keyring::places::CopyState;
-use crate::crypto::root::{Argon2Cost, RootError};
+use crate::crypto::keyring::places::{CopyState, NotInPlace, Places};
+use crate::crypto::root::{Argon2Cost, RootError, RootKey};
 use crate::crypto::rotation::{Postponed, Schedule, Stage, alarms};
 use crate::crypto::slot::Canonical;
 use crate::domain::field::FieldReason;
-use crate::domain::id::{Epoch, Generation};
+use crate::domain::id::{Epoch, Generation, TenantId};
 use crate::domain::time::{DAY, Timestamp};
 use crate::policy::approval::Verb;
-use crate::store::{RowsUnder, StoreError, Tx, View};
+use crate::store::{RowsUnder, Store, StoreError, Tx, View};
 
 /// The longest that two people may keep an epoch beyond its time.
 const LONGEST_POSTPONEMENT: i64 = 366 * DAY;
@@ -44,6 +46,27 @@ pub struct ListedEpoch {
 pub struct PostponeEpoch {
     pub epoch: Epoch,
     pub until: Timestamp,
+}
+
+/// Seals the keyring of a store that nobody serves, and its copies, under another root; every tenant's log tells of it.
+pub fn reseal_on_the_machine(
+    store: &Store,
+    places: &Places,
+    root: &RootKey,
+    tenants: Vec<TenantId>,
+    now: Timestamp,
+    entropy: &dyn Entropy,
+) -> Result<(), StoreError> {
+    let refused = |not: NotInPlace| StoreError::Refused(not.to_string());
+    places.install(&store.keyring().with_root(root), entropy).map_err(refused)?;
+    let request = RequestId(array(entropy));
+    store.run_blocking("reseal_on_the_machine", move |tx| {
+        Mark::not_yet(tx)?;
+        for tenant in &tenants {
+            tx.log(Draft::by_vault(tenant, request, Action::RotateRoot, now).done());
+        }
+        Ok(())
+    })
 }
 
 impl Vault {

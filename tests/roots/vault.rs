@@ -58,6 +58,12 @@ impl Vault {
         fs::write(file, format!("{before}[root]\n{root}\n\n[log]{after}")).unwrap();
     }
 
+    /// Adds to the configuration.
+    pub fn append(&self, more: &str) {
+        let file = self.path("config.toml");
+        fs::write(&file, fs::read_to_string(&file).unwrap() + more).unwrap();
+    }
+
     /// A file for its owner alone.
     pub fn secret(&self, name: &str, line: &str) {
         fs::write(self.path(name), format!("{line}\n")).unwrap();
@@ -173,7 +179,7 @@ impl Server {
         })
     }
 
-    fn describe(&self, token: &str) {
+    pub fn describe(&self, token: &str) {
         Self::runtime().block_on(async {
             let mut shop = TokenServiceClient::new(connect(&self.address, &self.files("shop-backend")).await.unwrap());
             shop.describe(DescribeRequest { token: token.to_owned() }).await.unwrap();

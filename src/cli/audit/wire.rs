@@ -15,7 +15,7 @@ use crate::audit::checkpoint::{Checkpoint, verifier_key};
 use crate::cli::Failure;
 use crate::cli::callers::print_pending;
 use crate::cli::client::{self, Connection, PATIENCE, print, print_json, print_json_line};
-use crate::cli::keys::unlock;
+use crate::cli::keys::unlock_either;
 use crate::cli::serve::load;
 use crate::rpc::proto::audit_service_client::AuditServiceClient;
 use crate::rpc::proto::{
@@ -116,7 +116,7 @@ async fn connect(connection: &Connection) -> Result<AuditServiceClient<Channel>,
 pub fn key(args: Key) -> Result<(), Failure> {
     if let Some(config) = args.config {
         let config = load(&config)?;
-        let keyring = unlock(&config.root, &config.keyring)?;
+        let (keyring, _) = unlock_either(&config)?;
         return print(&verifier_key(&config.audit.keeping.name, &keyring.signer().public()));
     }
     crate::cli::client(async move {
