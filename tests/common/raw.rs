@@ -31,7 +31,6 @@ pub fn filled(message: &MessageDescriptor, text: &mut dyn FnMut() -> String) -> 
             Kind::Message(message) => Value::Message(self::filled(&message, text)),
             Kind::Bool => Value::Bool(true),
             Kind::Enum(_) => Value::EnumNumber(1),
-            Kind::Bool => Value::Bool(true),
             Kind::Uint32 => Value::U32(1_000_007),
             Kind::Uint64 => Value::U64(1_000_007),
             Kind::Int32 => Value::I32(1_000_007),
