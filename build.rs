@@ -38,7 +38,7 @@ fn protox_fds(compiler: &protox::Compiler) -> Result<prost_types::FileDescriptor
     Ok(prost_types::FileDescriptorSet::decode(compiler.encode_file_descriptor_set().as_slice())?)
 }
 
-/// `METHODS`: full gRPC path → role numbers, as annotated.
+/// `METHODS`: full gRPC path → role numbers, as annotated. `STREAMS`: the paths whose replies are streams.
 fn annotations(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let roles = pool.get_extension_by_name("strongroom.v1.roles").ok_or("no option strongroom.v1.roles")?;
     let mut code = String::from("pub const METHODS: &[(&str, &[u8])] = &[\n");
@@ -52,6 +52,13 @@ fn annotations(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
                 return Err(format!("{} names no roles", method.full_name()).into());
             }
             writeln!(code, "    (\"/{}/{}\", &{numbers:?}),", service.full_name(), method.name())?;
+        }
+    }
+    code.push_str("];\n");
+    code.push_str("pub const STREAMS: &[&str] = &[\n");
+    for service in pool.services().filter(|service| service.package_name() == "strongroom.v1") {
+        for method in service.methods().filter(|method| method.is_server_streaming()) {
+            writeln!(code, "    \"/{}/{}\",", service.full_name(), method.name())?;
         }
     }
     code.push_str("];\n");

@@ -135,8 +135,7 @@ impl Vault {
         let (roster, forged) = Roster::load(&parts.store)?;
         // Before the first entry: from then on the store must remember them.
         parts.store.run("first_marks", mark.saver()).await?;
-        let request = RequestId(array(parts.entropy.as_ref()));
-        let held_back = take_force(&mut parts, &kept_policies, request, started_at).await?;
+        let held_back = take_force(&mut parts, &kept_policies, started_at).await?;
         let lock_outs = Arc::new(LockOuts::new(parts.limits.clone()));
         lockout::watch(&lock_outs, &parts.store, &parts.clock);
         let inner = Inner {

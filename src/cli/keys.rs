@@ -225,6 +225,18 @@ pub(super) fn unlock_either(config: &Config) -> Result<(Keyring, bool), Failure>
     unlock(next, &config.keyring).map(|keyring| (keyring, true))
 }
 
+/// The same for a server: nobody gives it shares on its standard input.
+pub(super) fn unlock_unattended(config: &Config) -> Result<(Keyring, bool), Failure> {
+    let header = peek(&config.keyring)
+        .map_err(|error| failed(&format!("cannot open the keyring {}", config.keyring.display()), &error))?;
+    match header.root {
+        RootHeader::Shares(_) => {
+            Err(Failure::local("the keyring's root is split, and neither [root] nor [next_root] is"))
+        }
+        _ => unlock_either(config),
+    }
+}
+
 /// Brings every registered copy of the keyring up to it. A keyring that is older than a copy is not used; one that the database
 /// has never seen is used only once every copy has it, for what it wraps would be lost with its one file.
 pub(super) fn settle_copies(config: &Config, keyring: &Keyring, entropy: &dyn Entropy) -> Result<(), Failure> {

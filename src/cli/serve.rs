@@ -140,7 +140,7 @@ Examples:
   strongroom keys init --config strongroom.toml
   strongroom callers enrol --help          # nobody comes in before being enrolled
   strongroom serve --config strongroom.toml
-  kill -HUP $(pidof strongroom)            # after a certificate or a revocation list was renewed";
+  systemctl kill -s HUP --kill-whom=main strongroom      # after a certificate or a revocation list was renewed";
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = load(&args.config)?;

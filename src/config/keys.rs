@@ -53,7 +53,12 @@ pub(super) fn keys(
             Reason::OutOfRange("1 and 10000000 rows a second"),
         ))?,
     };
-    let copies = raw.copies.iter().map(|path| folder.join(path)).collect();
+    let copies: Vec<PathBuf> = raw.copies.iter().map(|path| folder.join(path)).collect();
+    let is_twice =
+        |(at, copy): (usize, &PathBuf)| *copy == keyring || copies.iter().take(at).any(|other| other == copy);
+    if copies.iter().enumerate().any(is_twice) {
+        return Err((0..0, "keys.copies", Reason::Twice));
+    }
     Ok(KeySettings {
         places: Places { file: Some(keyring), copies },
         schedule: Schedule { period, rewrap_within, backups },

@@ -13,14 +13,14 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::domain::caller::{Caller, CallerId, Role};
+use crate::domain::caller::{Caller, CertificateHash, Role};
 use crate::policy::limits::Limits;
 
 /// How many calls there are between two looks for callers that have long been quiet, and need no memory.
 const FORGET_AFTER: u32 = 1 << 16;
 
 pub(super) struct Meters {
-    roles: Vec<(Role, DefaultKeyedRateLimiter<CallerId>)>,
+    roles: Vec<(Role, DefaultKeyedRateLimiter<CertificateHash>)>,
     clock: DefaultClock,
     calls: AtomicU32,
 }
@@ -46,7 +46,7 @@ impl Meters {
             });
         }
         let Some((_, meter)) = self.roles.iter().find(|(role, _)| *role == caller.role) else { return Ok(()) };
-        meter.check_key(&caller.id()).map_err(|over| over.wait_time_from(self.clock.now()))
+        meter.check_key(&caller.certificate).map_err(|over| over.wait_time_from(self.clock.now()))
     }
 
     /// Lets a stream's next message through when its turn has come: a stream is slowed down, not refused.

@@ -26,7 +26,7 @@ use tonic::body::Body;
 use tonic::transport::server::{Connected, Server};
 use tower::Service;
 
-use crate::domain::caller::{Caller, CallerId};
+use crate::domain::caller::{Caller, CertificateHash};
 use crate::domain::time::Clock;
 use crate::policy::limits::Limits;
 use crate::rpc::identity::{Peer, PeerRefusal};
@@ -372,27 +372,28 @@ struct Door {
     trust: Arc<Trust>,
     clock: Arc<dyn Clock>,
     connections: Arc<Semaphore>,
-    callers: Arc<Mutex<HashMap<CallerId, u32>>>,
+    callers: Arc<Mutex<HashMap<CertificateHash, u32>>>,
     config: ListenerConfig,
 }
 
 /// One of the connections that its caller may have; given back when dropped.
 struct Place {
-    callers: Arc<Mutex<HashMap<CallerId, u32>>>,
-    id: CallerId,
+    callers: Arc<Mutex<HashMap<CertificateHash, u32>>>,
+    id: CertificateHash,
     _one_of_all: OwnedSemaphorePermit,
 }
 
 impl Place {
     fn take(door: &Door, caller: &Caller) -> Result<Self, Refusal> {
         let limit = door.config.limits.of(caller.role).connections;
-        let id = caller.id();
+        // By certificate, not by identity: one that was stolen and revoked must take no place from its owner's next one.
+        let id = caller.certificate;
         let mut callers = door.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.get(&id).is_some_and(|taken| *taken >= limit) {
             return Err(Refusal::TooManyOfCaller);
         }
         let one_of_all = door.connections.clone().try_acquire_owned().map_err(|_| Refusal::TooManyConnections)?;
-        *callers.entry(id.clone()).or_default() += 1;
+        *callers.entry(id).or_default() += 1;
         metrics::gauge!("strongroom_connections").increment(1);
         Ok(Self { callers: Arc::clone(&door.callers), id, _one_of_all: one_of_all })
     }

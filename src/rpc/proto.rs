@@ -6,7 +6,7 @@
 include!(concat!(env!("OUT_DIR"), "/strongroom.v1.rs"));
 include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
 
-/// `METHODS`: every RPC's path with the numbers of the roles that may call it.
+/// `METHODS`: every RPC's path with the numbers of the roles that may call it. `STREAMS`: those that answer in a stream.
 pub mod annotations {
     include!(concat!(env!("OUT_DIR"), "/annotations.rs"));
 }

@@ -33,7 +33,7 @@ use super::Watch;
 use super::guard::is_foreign;
 use super::identity::Peer;
 use super::listener::Stop;
-use super::proto::annotations::METHODS;
+use super::proto::annotations::{METHODS, STREAMS};
 use super::status::{identity_refused, malformed, sealed};
 use super::trust::Trust;
 use crate::crypto::root::shares::{BadShare, Progress, Share};
@@ -193,6 +193,9 @@ type Response = http::Response<Body>;
 /// How long SealService may take on a sealed vault: its store may have to recover first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long after the cut what goes on through it may take to be answered; well within what the keeper waits.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 impl Switch {
     /// A sealed vault's. `clock` must be the real one: certificates live by it.
     pub fn new(
@@ -265,6 +268,7 @@ impl Service<Request> for Switch {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let stays = is_of_the_switch(request.uri().path());
+        let streams = STREAMS.contains(&request.uri().path());
         // Nothing of the phase but a clone of its routes may live as long as the call: it would keep the vault alive.
         let (mut routes, cut) = match &**self.inner.phase.load() {
             Phase::Serving { routes, cut, .. } => (routes.clone(), cut.clone()),
@@ -275,11 +279,20 @@ impl Service<Request> for Switch {
         };
         Box::pin(async move {
             if stays {
-                return routes.call(request).await;
+                // Sealing is answered; a request that never comes to its end keeps no vault in memory.
+                let out_of_time = async {
+                    cut.wait().await;
+                    tokio::time::sleep(LAST_WORDS).await;
+                };
+                return tokio::select! {
+                    biased;
+                    reply = routes.call(request) => reply,
+                    () = out_of_time => Ok(sealed().into_http()),
+                };
             }
             tokio::select! {
                 biased;
-                reply = routes.call(request) => Ok(until::cut(reply?, cut)),
+                reply = routes.call(request) => Ok(until::cut(reply?, cut, streams)),
                 () = cut.wait() => Ok(sealed().into_http()),
             }
         })

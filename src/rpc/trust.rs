@@ -84,6 +84,8 @@ pub struct Trust {
     files: TrustFiles,
     set: ArcSwap<TrustSet>,
     reloading: Mutex<()>,
+    /// Why the last reload was refused, if it was.
+    refused: Mutex<Option<String>>,
 }
 
 /// One consistent reading of the trust files.
@@ -114,13 +116,24 @@ struct RevocationList {
 impl Trust {
     pub fn load(files: TrustFiles) -> Result<Arc<Self>, TrustError> {
         let set = TrustSet::read(&files, 1)?;
-        Ok(Arc::new(Self { files, set: ArcSwap::from_pointee(set), reloading: Mutex::new(()) }))
+        Ok(Arc::new(Self {
+            files,
+            set: ArcSwap::from_pointee(set),
+            reloading: Mutex::new(()),
+            refused: Mutex::default(),
+        }))
     }
 
     /// Reads the files again and returns the new generation. On any error the set in use stays in use.
     /// A revocation list that is stale already (`now` is the real clock's) is such an error: it would shut everyone out.
     pub fn reload(&self, now: Timestamp) -> Result<u64, TrustError> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = self.replace(now);
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = done.as_ref().err().map(ToString::to_string);
+        done
+    }
+
+    fn replace(&self, now: Timestamp) -> Result<u64, TrustError> {
         let generation = self.set.load().generation.saturating_add(1);
         let set = TrustSet::read(&self.files, generation)?;
         if set.lists.iter().any(|list| list.validity.until <= now) {

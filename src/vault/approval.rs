@@ -128,15 +128,19 @@ impl Ask {
 
 impl Ask {
     /// For what may be cut off on its way: what this caller was allowed to do, and has begun, it may go on with until the
-    /// approval's time is over and as long as both of the two are in force.
-    pub(crate) fn goes_on(&self, view: &View<'_>, digest: RequestDigest) -> Result<Option<Agreed>, StoreError> {
+    /// approval's time is over and as long as both of the two are in force. Answers when it was begun, too.
+    pub(crate) fn goes_on(
+        &self,
+        view: &View<'_>,
+        digest: RequestDigest,
+    ) -> Result<Option<(Agreed, Timestamp)>, StoreError> {
         let by = self.call.caller.id();
         for known in view.approvals(&by.tenant, self.now.plus(-LIFETIME))? {
             let is_ours = known.digest == digest && known.asked.by == by && !known.has_expired(self.now);
-            if let (true, State::Used(said, _)) = (is_ours, &known.state)
+            if let (true, State::Used(said, begun)) = (is_ours, &known.state)
                 && judge(view, &known, said)?.is_ok()
             {
-                return Ok(Some(Agreed { id: known.id }));
+                return Ok(Some((Agreed { id: known.id }, *begun)));
             }
         }
         Ok(None)

@@ -18,7 +18,7 @@ use crate::domain::field::{CustomerReference, Email, FieldReason, FieldValue, Ph
 use crate::domain::id::{RecordId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
-use crate::domain::vocabulary::{Class, Field, Findable, Purpose};
+use crate::domain::vocabulary::{Class, Field, Findable, Outcome, Purpose};
 use crate::policy::release::{Access, Permit, decide};
 use crate::store::rows::{IndexRow, RecordRow};
 use crate::store::{StoreError, View};
@@ -147,7 +147,11 @@ impl Vault {
                 metrics::counter!("strongroom_find_misses_total", "role" => call.caller.role.as_str()).increment(1);
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
             }
-            let mut entries: Vec<_> = judged.hits.iter().map(|(loaded, _)| about(draft, loaded).done()).collect();
+            let mut entries: Vec<_> = judged
+                .hits
+                .iter()
+                .map(|(loaded, _)| about(draft, loaded).outcomes(confirmed(&permit, &ask.by)).done())
+                .collect();
             if entries.is_empty() {
                 entries.push(draft.clone().done());
             }
@@ -238,6 +242,12 @@ fn candidates(view: &View<'_>, call: &Call, ask: &Find, after: i64) -> Result<Ve
 /// The shop's reference shows in no reply; who may see anything of such records may look for it.
 fn shows(permit: &Permit, by: &Sought) -> bool {
     by.findable().field().is_none_or(|field| permit.access(field) != Access::Deny)
+}
+
+/// What a hit tells of the value looked for: that it is this subject's.
+fn confirmed(permit: &Permit, by: &Sought) -> Vec<(Field, Outcome)> {
+    let outcome = |field| if permit.access(field) == Access::Grant { Outcome::Granted } else { Outcome::Masked };
+    by.findable().field().map(|field| (field, outcome(field))).into_iter().collect()
 }
 
 fn context(call: &Call, ask: &Find) -> Canonical {

@@ -8,6 +8,7 @@ use super::approval::{Ask, Gate, Gated};
 use super::call::{Call, Draft};
 use super::{Error, Parts, Vault};
 use crate::audit::entry::{Action, RequestId};
+use crate::crypto::entropy::array;
 use crate::crypto::slot::Canonical;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::{PolicyVersion, TenantId};
@@ -36,7 +37,6 @@ pub(crate) type HeldBack = BTreeMap<TenantId, String>;
 pub(crate) async fn take_force(
     parts: &mut Parts,
     kept: &BTreeMap<[u8; 32], Policy>,
-    request: RequestId,
     now: Timestamp,
 ) -> Result<HeldBack, Error> {
     let mut held_back = HeldBack::new();
@@ -58,6 +58,8 @@ pub(crate) async fn take_force(
             }
         }
         let row = PolicyInForceRow { tenant: tenant.clone(), version, since: now, allowed: None };
+        // A number of its own: a shared one would tell one tenant of another.
+        let request = RequestId(array(parts.entropy.as_ref()));
         let entry = Draft::by_vault(tenant, request, Action::AdoptPolicy, now).done();
         let write = move |tx: &mut Tx<'_>| {
             tx.put_policy_in_force(&row)?;

@@ -59,11 +59,11 @@ pub fn reseal_on_the_machine(
 ) -> Result<(), StoreError> {
     let refused = |not: NotInPlace| StoreError::Refused(not.to_string());
     places.install(&store.keyring().with_root(root), entropy).map_err(refused)?;
-    let request = RequestId(array(entropy));
+    let tenants: Vec<_> = tenants.into_iter().map(|tenant| (tenant, RequestId(array(entropy)))).collect();
     store.run_blocking("reseal_on_the_machine", move |tx| {
         Mark::not_yet(tx)?;
-        for tenant in &tenants {
-            tx.log(Draft::by_vault(tenant, request, Action::RotateRoot, now).done());
+        for (tenant, request) in &tenants {
+            tx.log(Draft::by_vault(tenant, *request, Action::RotateRoot, now).done());
         }
         Ok(())
     })
@@ -151,6 +151,11 @@ impl Vault {
         let ask = Ask::new(self, call, Verb::PostponeEpoch, about);
         let draft = Draft::of(call, Action::PostponeEpoch, self.now()).whom(Whom::Epoch { epoch, rows: 0 });
         let (log, schedule) = (draft.clone(), self.settings().schedule);
+        // The epoch is every tenant's.
+        let ours = call.caller.tenant.clone();
+        let others =
+            self.entries(Action::PostponeEpoch, epoch, 0).into_iter().filter(move |entry| entry.tenant != ours);
+        let others: Vec<_> = others.collect();
         let write = move |tx: &mut Tx<'_>| {
             if let Err(error) = older(tx, epoch) {
                 return Ok(Err(error));
@@ -179,6 +184,7 @@ impl Vault {
                     postponed.retain(|epoch, _| !tx.keyring().has_destroyed(*epoch));
                     write_postponed(tx, &postponed)?;
                     tx.log(log.clone().under(agreed.story()).done());
+                    others.iter().for_each(|entry| tx.log(entry.clone()));
                     Ok(Gated::Done(until))
                 }
             })

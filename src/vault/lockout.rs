@@ -48,15 +48,29 @@ pub(crate) struct LockOuts {
 
 /// What a refusal says of its caller. What is not its doing, or an honest race, says nothing; a code that is new counts until
 /// someone decides otherwise.
+///
+/// SECURITY: all that is answered as if nobody had it counts as a miss, whatever the log calls it: the number of calls until the
+/// lock-out must not tell them apart either.
 fn offence(code: RefusalCode) -> Option<Offence> {
     match code {
-        RefusalCode::Unknown | RefusalCode::Foreign => Some(Offence::Missed),
+        RefusalCode::Unknown
+        | RefusalCode::Foreign
+        | RefusalCode::NotGranted
+        | RefusalCode::GrantEnded
+        | RefusalCode::OutsideWindow
+        | RefusalCode::ReadLimit
+        | RefusalCode::Expired
+        | RefusalCode::Erased
+        | RefusalCode::Denied
+        | RefusalCode::Forbidden => Some(Offence::Missed),
         RefusalCode::Tampered
         | RefusalCode::Unavailable
         | RefusalCode::Conflict
         | RefusalCode::TooLate
-        | RefusalCode::Expired
-        | RefusalCode::Erased
+        | RefusalCode::EpochInUse
+        | RefusalCode::KeyringNotSaved
+        | RefusalCode::NoNextRoot
+        | RefusalCode::CannotOpen
         | RefusalCode::LockedOut => None,
         _ => Some(Offence::Refused),
     }

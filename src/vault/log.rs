@@ -10,7 +10,7 @@ use super::approval::{Ask, Gate};
 use super::call::{Call, Draft};
 use super::{Error, Gated, Vault};
 use crate::audit::checkpoint::{Checkpoint, LogName, verifier_key};
-use crate::audit::entry::{Action, Entry};
+use crate::audit::entry::Action;
 use crate::audit::export;
 use crate::audit::log::Tip;
 use crate::audit::proof::{self, SECTION};
@@ -18,6 +18,7 @@ use crate::audit::tree::{Frontier, Hash, leaf_hash};
 use crate::crypto::slot::Canonical;
 use crate::domain::field::FieldReason;
 use crate::domain::id::TenantId;
+use crate::domain::time::{MINUTE, Timestamp};
 use crate::policy::approval::Verb;
 use crate::store::{KeptNote, StoreError, Tx, View};
 
@@ -49,8 +50,6 @@ pub struct ProofOf {
 pub struct InclusionProof {
     pub proof: ProofOf,
     pub leaf_hash: Hash,
-    /// The entry itself, where it is the caller's tenant's.
-    pub entry: Option<Vec<u8>>,
 }
 
 /// Which part of the log is taken out. `year` is that of the tree; 0 the current one.
@@ -95,7 +94,7 @@ impl Vault {
     pub async fn inclusion_proof(&self, call: &Call, year: i16, entry: u64) -> Result<InclusionProof, Error> {
         let draft = Draft::of(call, Action::InclusionProof, self.now());
         self.log(draft.clone().done()).await?;
-        let proof = self.prove_inclusion(year, entry, &call.caller.tenant).await;
+        let proof = self.prove_inclusion(year, entry).await;
         self.watch(&draft, proof).await
     }
 
@@ -107,7 +106,7 @@ impl Vault {
         self.watch(&draft, proof).await
     }
 
-    async fn prove_inclusion(&self, year: i16, index: u64, tenant: &TenantId) -> Result<InclusionProof, Error> {
+    async fn prove_inclusion(&self, year: i16, index: u64) -> Result<InclusionProof, Error> {
         let head = self.kept_head_of(year).await?;
         let Checkpoint { first, size, root, .. } = head.checkpoint;
         if index >= size {
@@ -119,9 +118,7 @@ impl Vault {
             let led_to = proof::led_to(index, size, leaf_hash(&leaf), &hashes);
             if led_to == Some(root) { Ok((hashes, leaf)) } else { Err(spoiled()) }
         })?;
-        let leaf_hash = leaf_hash(&leaf);
-        let is_ours = Entry::from_bytes(&leaf).is_some_and(|entry| entry.tenant == *tenant);
-        Ok(InclusionProof { proof: ProofOf { head, hashes }, leaf_hash, entry: is_ours.then_some(leaf) })
+        Ok(InclusionProof { proof: ProofOf { head, hashes }, leaf_hash: leaf_hash(&leaf) })
     }
 
     async fn prove_consistency(&self, year: i16, from: u64) -> Result<ProofOf, Error> {
@@ -145,9 +142,12 @@ impl Vault {
         let gate = Ask::new(self, call, Verb::ExportLog, format!("take out the log of {year}"));
         let digest = gate.digest(&Canonical::new("export_log").i64(i64::from(year)));
         let log = draft.clone();
+        let is_old = if ask.size > 0 { self.signed_at(year, ask.size).await? } else { None };
         let write = move |tx: &mut Tx<'_>| {
-            let agreed = match gate.goes_on(tx, digest)? {
-                Some(agreed) => agreed,
+            // The word was given for the log as it was: what goes on is an export of a head of that time.
+            let was_begun = |begun: Timestamp| is_old.is_some_and(|signed| signed <= begun.plus(MINUTE));
+            let agreed = match gate.goes_on(tx, digest)?.filter(|(_, begun)| was_begun(*begun)) {
+                Some((agreed, _)) => agreed,
                 None => match gate.gate(tx, digest)? {
                     Gate::Agreed(agreed) => agreed,
                     Gate::Pending(pending) => return Ok(Ok(Some(pending))),
@@ -163,6 +163,13 @@ impl Vault {
         }
         let begun = self.begin_export(call.caller.tenant.clone(), TakeOut { year, ..ask }).await;
         self.watch(&draft, begun).await.map(Gated::Done)
+    }
+
+    /// When the head of this size was signed, if it was.
+    async fn signed_at(&self, year: i16, size: u64) -> Result<Option<Timestamp>, Error> {
+        let first = self.kept_head_of(year).await?.checkpoint.first;
+        let kept = self.store().read(|view| view.note(first, size))?;
+        Ok(kept.map(|kept| self.read_head(kept)).transpose()?.map(|head| head.checkpoint.at))
     }
 
     async fn begin_export(&self, tenant: TenantId, TakeOut { year, from, size }: TakeOut) -> Result<Exporting, Error> {

@@ -315,9 +315,10 @@ impl Vault {
 
     /// What the vault tells every tenant of an epoch.
     pub(super) fn entries(&self, action: Action, epoch: Epoch, rows: u64) -> Vec<Entry> {
-        let (request, now) = (self.new_request(), self.now());
-        let tenants = self.inner.parts.policies.keys();
-        let draft = |tenant| Draft::by_vault(tenant, request, action, now).whom(Whom::Epoch { epoch, rows }).done();
+        let (now, tenants) = (self.now(), self.inner.parts.policies.keys());
+        // Each under a number of its own: a shared one would tell one tenant of another.
+        let draft =
+            |tenant| Draft::by_vault(tenant, self.new_request(), action, now).whom(Whom::Epoch { epoch, rows }).done();
         tenants.map(draft).collect()
     }
 }

@@ -31,7 +31,6 @@ const NO_PII: &[&str] = &[
     "ConsistencyProofResponse.hashes",
     "ConsistencyProofResponse.note",
     "ExportResponse.lines",
-    "InclusionProofResponse.entry",
     "InclusionProofResponse.hashes",
     "InclusionProofResponse.leaf_hash",
     "InclusionProofResponse.note",

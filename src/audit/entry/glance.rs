@@ -90,10 +90,11 @@ impl<'a> Glance<'a> {
         self.verdict == Verdict::Done && !matches!(self.action, Action::Tokenize | Action::Correct)
     }
 
-    /// Whether a value was shown, or a part of one.
+    /// Whether a value was shown, or a part of one, or confirmed: a hit tells who looked for a value whose it is.
     pub fn shows_a_value(&self) -> bool {
         let is_shown = |(_, outcome)| matches!(outcome, Outcome::Granted | Outcome::Masked);
-        self.is_a_reading() && self.outcomes().any(is_shown)
+        let is_a_hit = self.action == Action::Find && self.subject.is_some();
+        self.is_a_reading() && (is_a_hit || self.outcomes().any(is_shown))
     }
 
     /// How many requests the entry stands for: one, but where refusals are counted instead of listed.

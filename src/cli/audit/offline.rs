@@ -327,7 +327,11 @@ impl<E: BufRead> Known<E> {
             heads.extend(before);
         }
         let all = heads.len();
-        heads.retain(|head| head.origin() == checkpoint.origin() && head.first == checkpoint.first);
+        heads.retain(|head| head.origin() == checkpoint.origin());
+        // A log's tree begins in one place.
+        if heads.iter().any(|head| head.first != checkpoint.first) {
+            return Err(Flaw { line: 1, entry: None, what: What::Forked });
+        }
         let is_cut = |head: &Note| head.size > checkpoint.size && head.time <= checkpoint.time;
         if heads.iter().any(is_cut) {
             return Err(Flaw { line: 1, entry: Some(checkpoint.size), what: What::RolledBack });

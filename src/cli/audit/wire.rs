@@ -135,13 +135,11 @@ pub async fn prove(args: Prove) -> Result<(), Failure> {
     let year = args.year;
     if let Some(entry) = args.entry {
         let proof = client::answer(vault.inclusion_proof(InclusionProofRequest { year, entry })).await?;
-        let told = Some(&proof.entry).filter(|bytes| !bytes.is_empty()).map(|bytes| encoded(bytes));
         return print_json(&json!({
             "checkpoint": proof.note,
             "entry": entry,
             "leaf_hash": encoded(&proof.leaf_hash),
             "hashes": proof.hashes.iter().map(|hash| encoded(hash)).collect::<Vec<_>>(),
-            "bytes": told,
         }));
     }
     let from_size = args.from_size.unwrap_or(0);

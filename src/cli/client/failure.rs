@@ -165,7 +165,7 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotPrintableAscii => "use 1 to 128 printable ASCII characters",
         R::NotAToken => "a token is srt1 and 38 more lower-case characters",
         R::WrongKind => "the value's kind does not fit the field",
-        R::Repeated => "it is given twice, or another open grant of the carrier has it",
+        R::Repeated => "it is given twice; a serial: another open grant of the carrier has it",
         R::NotATime => "give a time at most 5 minutes ahead and not more than a year before the record",
         R::NotAWindow => "a grant's window ends after now and within a year; its reads are 1 to 1000",
         R::NotAName => "a name is 1 to 63 characters of a-z, 0-9 and '-', starting with a letter",
@@ -214,7 +214,7 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotAShare => "a share is srs1 and 75 more lower-case characters; is it mistyped?",
         R::OtherShares => "the share was made for another keyring, or before the root was replaced",
         R::WrongShare => "the share is none of those that were handed out for this keyring",
-        R::CannotOpen => "the server's log tells why; shares that were given so far must be given again",
+        R::CannotOpen => "the server's log tells why; where the root is split, the shares must be given again",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }

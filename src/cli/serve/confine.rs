@@ -72,7 +72,8 @@ pub(super) fn needs(config: &Config) -> Needs {
     let mut read: Vec<PathBuf> = renewed.flat_map(|path| folders(path)).collect();
     let mut connect = Vec::new();
     for root in [Some(&config.root), config.keys.next_root.as_ref()].into_iter().flatten() {
-        read.extend(root.path());
+        // It is read again when the vault is opened again, and may be another file by then.
+        read.extend(root.path().iter().flat_map(|path| folders(path)));
         match root {
             RootSource::Transit(transit) => {
                 // A token is renewed like a certificate.

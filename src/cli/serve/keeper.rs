@@ -94,7 +94,7 @@ impl Keeper {
             keeper.tell_sealed(Cause::Started);
             tracing::warn!("sealed: the vault waits for the shares of its root key");
         } else {
-            let unlocked = keys::unlock_either(&keeper.config)?;
+            let unlocked = keys::unlock_unattended(&keeper.config)?;
             keeper.open(unlocked, None)?;
         }
         Ok(keeper)
@@ -141,6 +141,10 @@ impl Keeper {
             logged.map_err(|failure| still_sealed(&failure))?;
             return Ok(Unsealed::Open);
         }
+        if self.gathering.is_none() {
+            // What kept the keyring's header from being read may be over.
+            self.gathering = self.gather().map_err(|failure| still_sealed(&failure))?;
+        }
         let unlocked = match &mut self.gathering {
             Some(gathering) => {
                 let progress = gathering.add(share.ok_or(StillSealed::NoShare)?).map_err(StillSealed::Share)?;
@@ -152,7 +156,7 @@ impl Keeper {
                     Some(keyring) => keyring.map(|keyring| (keyring, self.is_under_next())),
                 }
             }
-            None => keys::unlock_either(&self.config),
+            None => keys::unlock_unattended(&self.config),
         };
         let opened = unlocked.and_then(|unlocked| self.open(unlocked, Some(attempt)));
         // Whatever came of them: kept no longer than needed.

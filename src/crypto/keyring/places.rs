@@ -29,7 +29,7 @@ pub struct CopyState {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the keyring's copy at {}: {why}", path.display())]
+#[error("the keyring's copy at {}: {}", path.display(), with_causes(why))]
 pub struct NotInPlace {
     pub path: PathBuf,
     #[source]
@@ -49,6 +49,20 @@ pub enum Why {
          back in its place"
     )]
     Newer { copy: Generation, keyring: Generation },
+}
+
+/// What went wrong, down to the system's own word.
+fn with_causes(why: &Why) -> String {
+    let mut text = why.to_string();
+    let mut source = std::error::Error::source(why);
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 impl Places {

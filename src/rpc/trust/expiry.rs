@@ -1,5 +1,7 @@
 //! What runs out, and when somebody is told. INVARIANT: whatever shuts everyone out when it runs out is warned of before that.
 
+use std::sync::PoisonError;
+
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -54,7 +56,11 @@ impl Trust {
         };
         let own = told(own, CERTIFICATE, "the server's certificate", "from then on no client connects: renew it");
         let list = told(list, LIST, "a revocation list", "from then on all callers of its CA are refused: renew it");
-        own.into_iter().chain(list).collect()
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refused = refused.map(|why| {
+            format!("certificates and revocation lists were to be read again and could not be, so the old ones are in use: {why}")
+        });
+        own.into_iter().chain(list).chain(refused).collect()
     }
 }
 

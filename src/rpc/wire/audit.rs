@@ -24,6 +24,5 @@ pub(in crate::rpc) fn inclusion(made: InclusionProof) -> proto::InclusionProofRe
         note: made.proof.head.note,
         leaf_hash: made.leaf_hash.to_vec(),
         hashes: hashes(made.proof.hashes),
-        entry: made.entry.unwrap_or_default(),
     }
 }
