@@ -118,6 +118,11 @@ impl Flags {
     }
 }
 
+/// Whether somebody holds the store: a server that serves it, or a holder whose writer has not come to its end.
+pub fn is_held(paths: &StorePaths) -> bool {
+    lock::ProcessLock::take(&sqlite::lock_of(&paths.database)).is_err()
+}
+
 impl Store {
     /// Opens (or makes) the store: takes the exclusive process lock, migrates, checks the keyring's generation against the
     /// one recorded, the erasure ledger against the database, and the audit tree's frontier against its last head.

@@ -337,6 +337,43 @@ fn sealing_under_load_ends_calls_in_flight_and_every_later_one_within_a_second()
     house.tokenize(order(7_777_777));
 }
 
+/// Whatever a caller leaves unfinished: a stream that it does not read, requests whose messages never end.
+#[test]
+fn nobody_keeps_a_sealed_vault_in_memory_by_not_going_on() {
+    let house = House::new();
+    let mut tokens = house.tokens();
+    let items = tokio_stream::iter((0..3_000).map(|n| TokenizeStreamRequest { item: Some(order(n)) }));
+    let unread = house.run(tokens.tokenize_stream(items)).unwrap();
+    let endless = |path: &'static str| {
+        let channel = house.channel(Role::Carrier, "swift");
+        house.runtime.spawn(async move {
+            let mut grpc = tonic::client::Grpc::new(channel);
+            grpc.ready().await.unwrap();
+            let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckRequest>::default();
+            let request = tonic::Request::new(tokio_stream::pending());
+            let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+            grpc.client_streaming(request, path, codec).await
+        })
+    };
+    let held = [
+        endless("/grpc.health.v1.Health/Check"),
+        endless("/strongroom.v1.SealService/Seal"),
+        endless("/strongroom.v1.DeliveryService/GetDelivery"),
+    ];
+    std::thread::sleep(Duration::from_millis(500));
+    let pulse = house.vault().pulse();
+    assert!(seal(&house).sealed);
+    let gone = (0..1_600).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        pulse.is_gone()
+    });
+    assert!(gone, "the sealed vault is still in memory");
+    drop((unread, held));
+    let mut admin = admin(&house);
+    house.run(admin.unseal(UnsealRequest { share: String::new() })).unwrap();
+    house.tokenize(order(9_000_000));
+}
+
 #[test]
 fn a_vault_whose_root_is_a_file_is_sealed_and_opened_again_by_an_administrator_in_force() {
     let mut house = House::new();

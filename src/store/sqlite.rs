@@ -10,7 +10,7 @@ mod writer;
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -50,7 +50,7 @@ impl Sqlite {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(StoreError::Refused(format!("SQLite {} is too old", rusqlite::version())));
         }
-        let lock = ProcessLock::take(&paths.database.with_extension("lock"))?;
+        let lock = ProcessLock::take(&lock_of(&paths.database))?;
         create_private(&paths.database)?;
         let mut connection = connect(&paths.database, false)?;
         migrate(&mut connection)?;
@@ -136,6 +136,10 @@ impl Sqlite {
         }
         answer
     }
+}
+
+pub(super) fn lock_of(database: &Path) -> PathBuf {
+    database.with_extension("lock")
 }
 
 /// Makes the file where there is none, for our eyes alone; SQLite gives its log and shared memory the same permissions.

@@ -132,6 +132,15 @@ mod tests {
     use crate::audit::verify::pack;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_hit_tells_whose_a_value_is_though_no_field_is_shown() {
+        let hit = Entry { action: Action::Find, verdict: Verdict::Done, outcomes: Vec::new(), ..sample(1) };
+        let shows = |entry: &Entry| Glance::of(&entry.to_bytes()).unwrap().shows_a_value();
+        assert!(hit.subject.is_some() && shows(&hit));
+        assert!(!shows(&Entry { subject: None, ..hit.clone() }));
+        assert!(!shows(&Entry { verdict: Verdict::Refused(RefusalCode::Unknown), ..hit }));
+    }
+
     /// All that a glance tells, beside all that the entry tells.
     fn agree(glance: &Glance<'_>, entry: &Entry) {
         assert_eq!(glance.entry().as_ref(), Some(entry));

@@ -30,7 +30,7 @@ use crate::rpc;
 use crate::rpc::listener::Stop;
 use crate::rpc::seal::{Cause, Command, Control, SealState, StillSealed, Switch, Unsealed};
 use crate::rpc::trust::Trust;
-use crate::store::Store;
+use crate::store::{Store, is_held};
 use crate::telemetry;
 use crate::vault::{Attempt, Confinement, Parts, Pulse, RootStatus, Vault};
 
@@ -231,7 +231,7 @@ impl Keeper {
             last_words(&vault, &self.config.audit)?;
         }
         let mut waited = Duration::ZERO;
-        while !open.pulse.is_gone() {
+        while !open.pulse.is_gone() || is_held(&self.config.store) {
             const STEP: Duration = Duration::from_millis(5);
             if waited >= LETTING_GO {
                 return Err(io::Error::other(
