@@ -2,5 +2,6 @@
 //! no entry carries a token, a value or anything a client chose.
 
 pub mod entry;
+pub mod receipt;
 pub mod tree;
 pub mod verify;

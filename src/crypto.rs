@@ -9,6 +9,7 @@ mod error;
 pub mod key;
 pub mod keyring;
 pub mod mac;
+pub mod note;
 pub mod page;
 pub mod root;
 pub mod signer;

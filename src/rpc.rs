@@ -6,12 +6,14 @@ mod caller_service;
 pub mod client;
 mod delivery_service;
 mod door;
+mod erasure_service;
 mod guard;
 pub mod identity;
 mod lifecycle_service;
 pub mod listener;
 mod operations_service;
 pub mod proto;
+mod statistics_service;
 mod status;
 mod token_service;
 pub mod trust;
@@ -28,8 +30,10 @@ use guard::Guarded;
 use proto::approval_service_server::ApprovalServiceServer;
 use proto::caller_service_server::CallerServiceServer;
 use proto::delivery_service_server::DeliveryServiceServer;
+use proto::erasure_service_server::ErasureServiceServer;
 use proto::lifecycle_service_server::LifecycleServiceServer;
 use proto::operations_service_server::OperationsServiceServer;
+use proto::statistics_service_server::StatisticsServiceServer;
 use proto::token_service_server::TokenServiceServer;
 use trust::Trust;
 
@@ -48,6 +52,8 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     let operations = OperationsServiceServer::new(operations_service::Operations::new(Arc::clone(&door)));
     let callers = CallerServiceServer::new(caller_service::Callers::new(Arc::clone(&door)));
     let approvals = ApprovalServiceServer::new(approval_service::Approvals::new(Arc::clone(&door)));
+    let erasures = ErasureServiceServer::new(erasure_service::Erasures::new(Arc::clone(&door)));
+    let statistics = StatisticsServiceServer::new(statistics_service::Statistics::new(Arc::clone(&door)));
     let mut routes = Routes::builder();
     routes.add_service(Guarded::new(health, &door));
     routes.add_service(Guarded::new(tokens.max_decoding_message_size(MAX_MESSAGE), &door));
@@ -56,5 +62,7 @@ pub fn services(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Route
     routes.add_service(Guarded::new(operations.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(callers.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.add_service(Guarded::new(approvals.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(erasures.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
+    routes.add_service(Guarded::new(statistics.max_decoding_message_size(MAX_SMALL_MESSAGE), &door));
     routes.routes()
 }

@@ -11,13 +11,18 @@ mod destroy;
 mod detokenize;
 mod enrol;
 mod erase;
+mod erase_subject;
 mod error;
+mod hold;
 mod loaded;
 mod mark;
 mod once;
+mod pause;
+mod receipt;
 mod report_event;
 mod roster;
 mod shipment;
+mod statistics;
 mod status;
 mod sweep;
 mod tokenize;
@@ -33,7 +38,7 @@ use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::retention::Policy;
-use crate::store::rows::{RecordRow, StatisticRow};
+use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
 
 pub use approval::{Gated, Pending, Word};
@@ -46,10 +51,14 @@ pub use enrol::{
     EnrolCaller, Enrolled, Named, OnTheMachine, ReplacePins, ResumeCaller, SuspendCaller, enrol_on_the_machine,
 };
 pub use erase::Erase;
+pub use erase_subject::{EraseSubject, Keeping, Kept, SubjectErasure, SubjectNews};
 pub use error::Error;
+pub use hold::{HoldShown, PlaceHold, Which};
+pub use receipt::Gone;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::days_between;
 pub use shipment::{GrantShipment, RevokeShipment};
+pub use statistics::PublishedMonth;
 pub use status::{RootStatus, Status};
 pub use sweep::Swept;
 pub use tokenize::Tokenize;
@@ -130,11 +139,6 @@ impl Vault {
     /// Logs a refusal that happened before any use case: a role that may not call the RPC, a request that does not parse.
     pub async fn refused(&self, call: &Call, action: Action, code: RefusalCode) -> Result<(), Error> {
         self.log(Draft::of(call, action, self.now()).refused(code)).await
-    }
-
-    /// What desensitizing left of a tenant's records.
-    pub fn statistics(&self, tenant: &TenantId) -> Result<Vec<StatisticRow>, Error> {
-        Ok(self.store().read(|view| view.statistics(tenant))?)
     }
 
     /// The time that reads go by: never earlier than what is known to have passed.

@@ -104,6 +104,18 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
+        /// A subject's erasure was asked for. The request's number is the erasure's, in all that follows.
+        EraseSubject = 100 "erase_subject",
+        ReceiptOf = 101 "receipt_of",
+        PlaceHold = 102 "place_hold",
+        LiftHold = 103 "lift_hold",
+        ListHolds = 104 "list_holds",
+        Published = 105 "published",
+        /// Far more was due than was forecast; the sweeper waits for a person.
+        PauseSweep = 106 "pause_sweep",
+        ResumeSweep = 107 "resume_sweep",
+        /// A month of statistics was closed and published.
+        CloseMonth = 108 "close_month",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -155,6 +167,10 @@ coded! {
         ApprovalOver = 38 "approval_over",
         /// The identity is enrolled otherwise.
         AlreadyEnrolled = 39 "already_enrolled",
+        /// A legal hold stands against it.
+        Held = 80 "held",
+        /// The record is not destroyed.
+        NotErased = 81 "not_erased",
     }
 }
 

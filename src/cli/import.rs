@@ -242,6 +242,10 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::Unavailable
         | R::Tampered
         | R::NotAHash
+        | R::NotACase
+        | R::NotAMonth
+        | R::NotErased
+        | R::Held
         | R::AlreadyEnrolled
         | R::NotTwoPeople
         | R::ApprovalOver => false,

@@ -17,6 +17,33 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// The process ends before an erasure is written to the ledger.
+    AbortBeforeLedger = 50,
+    /// The process ends with a ledger line half written.
+    AbortInLedger = 51,
+    /// The process ends between the ledger's flush and the database's commit.
+    AbortAfterLedger = 52,
+    /// The process ends with everything written and nothing committed.
+    AbortBeforeCommit = 53,
+    /// The process ends between an erasure's commit and the truncation of the write-ahead log.
+    AbortAfterCommit = 54,
+    /// The process ends between that truncation and the answer.
+    AbortBeforeAnswer = 55,
+    /// The process ends between the destruction of a record's keys and that of its row.
+    AbortInDestroy = 56,
+    /// An erasure is answered before it is committed, and the process ends in between.
+    EarlyErasure = 57,
+    /// A hold stops nothing.
+    HoldsOff = 58,
+    /// Small cells of the statistics are published as they are.
+    SmallCells = 59,
+}
+
+/// Ends the process here, as a kill would, if that is planted.
+pub fn abort_at(fault: Fault) {
+    if planted(fault) {
+        std::process::abort();
+    }
 }
 
 #[cfg(not(feature = "planted"))]
@@ -58,6 +85,16 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "abort-before-ledger" => Some(Fault::AbortBeforeLedger),
+            "abort-in-ledger" => Some(Fault::AbortInLedger),
+            "abort-after-ledger" => Some(Fault::AbortAfterLedger),
+            "abort-before-commit" => Some(Fault::AbortBeforeCommit),
+            "abort-after-commit" => Some(Fault::AbortAfterCommit),
+            "abort-before-answer" => Some(Fault::AbortBeforeAnswer),
+            "abort-in-destroy" => Some(Fault::AbortInDestroy),
+            "early-erasure" => Some(Fault::EarlyErasure),
+            "holds-off" => Some(Fault::HoldsOff),
+            "small-cells" => Some(Fault::SmallCells),
             _ => None,
         }
     }

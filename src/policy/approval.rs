@@ -16,6 +16,7 @@ pub enum Verb {
     ResumeCaller = 1,
     ReplacePins = 2,
     DestroyEpoch = 3,
+    LiftHold = 30,
 }
 
 /// Who may decide what.
@@ -23,6 +24,7 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::ResumeCaller, &[Role::KeyAdmin, Role::Operator]),
     (Verb::ReplacePins, &[Role::KeyAdmin, Role::Operator]),
     (Verb::DestroyEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::LiftHold, &[Role::PrivacyOfficer, Role::KeyAdmin, Role::Operator]),
 ];
 
 impl Verb {
@@ -36,6 +38,7 @@ impl Verb {
             Self::ResumeCaller => "resume_caller",
             Self::ReplacePins => "replace_pins",
             Self::DestroyEpoch => "destroy_epoch",
+            Self::LiftHold => "lift_hold",
         }
     }
 

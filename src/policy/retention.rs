@@ -5,7 +5,7 @@ mod file;
 
 use crate::domain::id::PolicyVersion;
 use crate::domain::time::Timestamp;
-use crate::domain::vocabulary::{Class, EventKind, Field};
+use crate::domain::vocabulary::{Class, EraseReason, EventKind, Field};
 use crate::policy::facts::Facts;
 use jiff::Span;
 use jiff::tz::TimeZone;
@@ -69,6 +69,8 @@ pub enum DueReason {
     Cap,
     /// No sign of life for too long.
     Inactive,
+    /// The subject's erasure was asked for, and nothing of this record is open.
+    Asked(EraseReason),
 }
 
 impl Policy {

@@ -142,6 +142,13 @@ fn action(path: &str) -> Action {
         "ShowApproval" => Action::ShowApproval,
         "Approve" => Action::Approve,
         "Reject" => Action::Reject,
+        "EraseSubject" => Action::EraseSubject,
+        "ReceiptOf" => Action::ReceiptOf,
+        "PlaceHold" => Action::PlaceHold,
+        "LiftHold" => Action::LiftHold,
+        "ListHolds" => Action::ListHolds,
+        "Published" => Action::Published,
+        "ResumeSweep" => Action::ResumeSweep,
         _ => Action::Status,
     }
 }

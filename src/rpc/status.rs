@@ -6,6 +6,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::proto::{ErrorReason, ItemError};
 use crate::domain::field::{FieldError, FieldReason};
+use crate::domain::vocabulary::HoldKind;
 use crate::vault::Error;
 
 const DOMAIN: &str = "strongroom";
@@ -28,6 +29,8 @@ pub(super) fn status(error: &Error) -> Status {
         Error::AlreadyEnrolled => (Code::AlreadyExists, "the identity is enrolled otherwise"),
         Error::NotTwoPeople => (Code::PermissionDenied, "this takes a second person"),
         Error::RoleNotAllowed => return role_not_allowed(),
+        Error::Held(kind) => return held(*kind),
+        Error::NotErased => (Code::FailedPrecondition, "the record is not erased"),
         Error::ApprovalOver => (Code::FailedPrecondition, "the approval is decided, carried out, or out of time"),
     };
     detailed(code, text, reason(error), None)
@@ -65,6 +68,14 @@ pub(super) fn item_error(error: &Error) -> ItemError {
     ItemError { reason: reason(error).into(), field }
 }
 
+/// Names the hold's kind, and nothing of its case.
+fn held(kind: HoldKind) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("HELD", DOMAIN, [("hold".to_owned(), kind.as_str().to_owned())]);
+    let text = "a legal hold stands against it; it is lifted by two people";
+    Status::with_error_details(Code::FailedPrecondition, text, details)
+}
+
 fn detailed(code: Code, text: &'static str, reason: ErrorReason, invalid: Option<&FieldError>) -> Status {
     let name = reason.as_str_name().trim_start_matches("ERROR_REASON_");
     let mut details = ErrorDetails::new();
@@ -89,6 +100,8 @@ fn reason(error: &Error) -> ErrorReason {
         Error::AlreadyEnrolled => ErrorReason::AlreadyEnrolled,
         Error::NotTwoPeople => ErrorReason::NotTwoPeople,
         Error::RoleNotAllowed => ErrorReason::RoleNotAllowed,
+        Error::Held(_) => ErrorReason::Held,
+        Error::NotErased => ErrorReason::NotErased,
         Error::ApprovalOver => ErrorReason::ApprovalOver,
     }
 }
@@ -116,6 +129,8 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotAWindow => ErrorReason::NotAWindow,
         FieldReason::NotAName => ErrorReason::NotAName,
         FieldReason::NotAHash => ErrorReason::NotAHash,
+        FieldReason::NotACase => ErrorReason::NotACase,
+        FieldReason::NotAMonth => ErrorReason::NotAMonth,
     }
 }
 

@@ -2,6 +2,7 @@
 //! field; bytes that were parsed are moved, not copied, so that they are wiped with the domain's value.
 
 pub(super) mod callers;
+pub(super) mod erasure;
 
 use std::mem::take;
 
@@ -293,7 +294,7 @@ pub(super) fn description(done: Description) -> proto::DescribeResponse {
             erase_reason: reason.as_str().to_owned(),
             ..Default::default()
         },
-        Description::Kept { state, class, revision, stored_at, due, due_by, fields, policy_version } => {
+        Description::Kept { state, class, revision, stored_at, due, due_by, fields, policy_version, held_by } => {
             proto::DescribeResponse {
                 state: match state {
                     RecordState::Live => proto::RecordState::Live.into(),
@@ -307,6 +308,7 @@ pub(super) fn description(done: Description) -> proto::DescribeResponse {
                 fields: fields.into_iter().map(|field| i32::from(field.code())).collect(),
                 policy_version: hex::encode(policy_version.0),
                 erase_reason: String::new(),
+                held_by: held_by.into_iter().map(|kind| i32::from(kind.code())).collect(),
             }
         }
     }
@@ -331,6 +333,7 @@ pub(super) fn status(status: Status) -> proto::StatusResponse {
         sweep_lag_seconds: u64::try_from(lag).unwrap_or(0),
         mark: Some(wire_time(status.mark)),
         warnings: status.warnings,
+        sweep_paused: status.paused,
         policy_id,
         policy_version: hex::encode(policy_version),
     }

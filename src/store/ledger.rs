@@ -17,6 +17,7 @@ use super::StoreError;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::mac::head_mac;
 use crate::crypto::slot::Canonical;
+use crate::domain::fault::{Fault, abort_at, planted};
 use crate::domain::id::{Epoch, Revision, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
@@ -144,6 +145,10 @@ impl Ledger {
             serde_json::to_writer(&mut text, &line)
                 .map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
             text.push(b'\n');
+        }
+        if planted(Fault::AbortInLedger) {
+            let _ = self.file.write_all(text.split_at(text.len() / 2).0);
+            abort_at(Fault::AbortInLedger);
         }
         if let Err(source) = self.file.write_all(&text) {
             // What was written of the lines is cut again; then the file is what it was, and a full disk is only that.

@@ -2,12 +2,13 @@
 //! here and nowhere else, so that a backend cannot forget it; row counts are checked.
 
 pub(crate) mod callers;
+pub(crate) mod erasure;
 
 use std::ops::Deref;
 
 use super::ledger::LedgerEntry;
 use super::rows::{
-    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, StatisticRow, SubjectRow, TombstoneRow,
+    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, SubjectRow, TombstoneRow,
 };
 use super::{HeadStamp, StoreError};
 use crate::audit::entry::Entry;
@@ -15,10 +16,9 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::mac::{IndexTag, Mac, mac, verify};
-use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId, TenantId};
+use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
-use crate::domain::vocabulary::Class;
 
 /// What authenticates one row: the epoch whose subkey made it, and the MAC over every other column.
 pub(crate) struct Stamp {
@@ -29,7 +29,7 @@ pub(crate) struct Stamp {
 pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
-pub(crate) trait Reads: callers::CallerReads {
+pub(crate) trait Reads: callers::CallerReads + erasure::ErasureReads {
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;
@@ -45,8 +45,6 @@ pub(crate) trait Reads: callers::CallerReads {
     fn idempotency(&self, digest: &[u8; 16]) -> Result<Option<Stamped<IdempotencyRow>>, StoreError>;
     fn idempotency_of(&self, record: RecordId) -> Result<Vec<Stamped<IdempotencyRow>>, StoreError>;
     fn tombstone(&self, digest: &TokenDigest) -> Result<Option<Stamped<TombstoneRow>>, StoreError>;
-    fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError>;
-    fn statistics(&self, tenant: &TenantId) -> Result<Vec<Stamped<StatisticRow>>, StoreError>;
     fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError>;
     fn meta(&self, key: &'static str) -> Result<Option<Stamped<MetaRow>>, StoreError>;
     fn counts(&self, until: Timestamp) -> Result<Counts, StoreError>;
@@ -60,7 +58,7 @@ pub(crate) trait Reads: callers::CallerReads {
 }
 
 /// What a backend can change. Answers how many rows changed.
-pub(crate) trait Writes: Reads + callers::CallerWrites {
+pub(crate) trait Writes: Reads + callers::CallerWrites + erasure::ErasureWrites {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
     fn delete_record(&self, id: RecordId) -> Result<usize, StoreError>;
@@ -80,7 +78,6 @@ pub(crate) trait Writes: Reads + callers::CallerWrites {
     fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
-    fn put_statistic(&self, row: &StatisticRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError>;
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError>;
 }
@@ -154,10 +151,6 @@ impl<'a> View<'a> {
         self.authentic(self.reads.tombstone(digest)?)
     }
 
-    pub fn statistics(&self, tenant: &TenantId) -> Result<Vec<StatisticRow>, StoreError> {
-        self.reads.statistics(tenant)?.into_iter().map(|row| self.checked(row)).collect()
-    }
-
     /// Every policy that a record may have been collected under. The text is the version's preimage; who parses it checks that.
     pub fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError> {
         self.reads.policies()
@@ -218,6 +211,16 @@ pub struct Tx<'a> {
     writes: &'a dyn Writes,
     pub(crate) entries: Vec<Entry>,
     pub(crate) ledger: Vec<LedgerEntry>,
+    begins: Places,
+}
+
+/// Where in the log and the ledger a transaction's own entries begin, should it stand.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Places {
+    /// The number of the first audit entry, from 0.
+    pub entry: u64,
+    /// The number of the last line before, from 1; 0: there is none.
+    pub line: u64,
 }
 
 impl<'a> Deref for Tx<'a> {
@@ -228,8 +231,8 @@ impl<'a> Deref for Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(reads: &'a dyn Reads, writes: &'a dyn Writes, keyring: &'a Keyring) -> Self {
-        Self { view: View::new(reads, keyring), writes, entries: Vec::new(), ledger: Vec::new() }
+    pub(crate) fn new(reads: &'a dyn Reads, writes: &'a dyn Writes, keyring: &'a Keyring, begins: Places) -> Self {
+        Self { view: View::new(reads, keyring), writes, entries: Vec::new(), ledger: Vec::new(), begins }
     }
 
     /// Appends to the audit log, in the commit of this transaction.
@@ -237,9 +240,19 @@ impl<'a> Tx<'a> {
         self.entries.push(entry);
     }
 
+    /// The number that the next entry logged here has in the log, from 0, should this transaction stand.
+    pub fn next_entry(&self) -> u64 {
+        self.begins.entry + self.entries.len() as u64
+    }
+
     /// Appends to the erasure ledger, durably before the commit of this transaction.
     pub fn note_erasure(&mut self, entry: LedgerEntry) {
         self.ledger.push(entry);
+    }
+
+    /// The number of the ledger's line that was noted here last, from 1, should this transaction stand.
+    pub fn last_line(&self) -> u64 {
+        self.begins.line + self.ledger.len() as u64
     }
 
     pub fn insert_record(&self, row: &RecordRow) -> Result<(), StoreError> {
@@ -326,16 +339,6 @@ impl<'a> Tx<'a> {
 
     pub fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.writes.expire_tombstones(before, limit)
-    }
-
-    /// One more in a cell of the statistics.
-    pub fn count(&self, tenant: &TenantId, class: Class, country: &str, month: i64) -> Result<(), StoreError> {
-        let mut cell = StatisticRow { tenant: tenant.clone(), class, country: country.to_owned(), month, count: 0 };
-        if let Some(found) = self.view.authentic(self.view.reads.statistic(&cell)?)? {
-            cell = found;
-        }
-        cell.count += 1;
-        one(self.writes.put_statistic(&cell, &self.stamp(&cell)))
     }
 
     /// Keeps a policy; keeping it again changes nothing.

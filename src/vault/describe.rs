@@ -1,6 +1,7 @@
 //! What a token stands for, without any value. INVARIANT: nothing is opened.
 
 use super::call::{Call, Draft};
+use super::destroy::in_force;
 use super::loaded::{Found, Loaded};
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
@@ -8,7 +9,7 @@ use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::id::{PolicyVersion, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
-use crate::domain::vocabulary::{Class, EraseReason, Field};
+use crate::domain::vocabulary::{Class, EraseReason, Field, HoldKind};
 use crate::policy::retention::{Due, DueReason};
 use crate::store::StoreError;
 
@@ -29,6 +30,8 @@ pub enum Description {
         due_by: String,
         fields: Vec<Field>,
         policy_version: PolicyVersion,
+        /// What keeps it from being destroyed, however due it is.
+        held_by: Vec<HoldKind>,
     },
     Erased(EraseReason),
 }
@@ -44,13 +47,23 @@ impl Vault {
         let digest = token.digest(&call.caller.tenant);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            match self.store().read(|view| self.find(view, &digest, now))? {
-                Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
-                Found::Erased(tombstone) => {
+            let found = self.store().read(|view| {
+                let found = self.find(view, &digest, now)?;
+                let held_by = match &found {
+                    Found::Live(loaded) => in_force(view, &loaded.row)?.iter().map(|hold| hold.kind).collect(),
+                    Found::Erased(_) | Found::Unknown => Vec::new(),
+                };
+                Ok((found, held_by))
+            })?;
+            match found {
+                (Found::Unknown, _) => {
+                    return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
+                }
+                (Found::Erased(tombstone), _) => {
                     self.log(draft.clone().done()).await?;
                     return Ok(Description::Erased(tombstone.reason));
                 }
-                Found::Live(loaded) => {
+                (Found::Live(loaded), held_by) => {
                     let entry = about(draft, &loaded).done();
                     let rests_on = (loaded.row.id, loaded.row.version);
                     let receipt = self.log_read("describe", move |tx| {
@@ -61,7 +74,7 @@ impl Vault {
                         Ok(unchanged)
                     });
                     if receipt.await?.is_some() {
-                        return Ok(kept(*loaded, now));
+                        return Ok(kept(*loaded, held_by, now));
                     }
                 }
             }
@@ -70,7 +83,7 @@ impl Vault {
     }
 }
 
-fn kept(loaded: Loaded, now: Timestamp) -> Description {
+fn kept(loaded: Loaded, held_by: Vec<HoldKind>, now: Timestamp) -> Description {
     Description::Kept {
         state: if loaded.is_due(now) { RecordState::Expired } else { RecordState::Live },
         class: loaded.row.class,
@@ -80,6 +93,7 @@ fn kept(loaded: Loaded, now: Timestamp) -> Description {
         due_by: due_by(&loaded.due),
         fields: loaded.row.fields.iter().collect(),
         policy_version: loaded.row.policy_version,
+        held_by,
     }
 }
 
@@ -90,6 +104,7 @@ pub(crate) fn due_by(due: &Due) -> String {
         DueReason::ClosedLast(kind) => format!("at {kind}"),
         DueReason::Cap => "cap".to_owned(),
         DueReason::Inactive => "inactive".to_owned(),
+        DueReason::Asked(reason) => format!("by {reason}"),
     };
     let waiting: Vec<_> = due.waiting_for.iter().map(|kind| kind.as_str()).collect();
     if waiting.is_empty() { by } else { format!("{by}, waiting for {}", waiting.join(", ")) }

@@ -84,7 +84,7 @@ impl Vault {
     pub(crate) fn with_event(&self, loaded: &Loaded, event: Event) -> Result<(RecordRow, Reported), Error> {
         let mut facts = loaded.facts.clone();
         facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
-        let due = self.policy_of(&loaded.row)?.due(&facts).ok_or(Error::Tampered { table: "record" })?;
+        let due = self.due_of(&loaded.row, &loaded.subject, &facts)?.ok_or(Error::Tampered { table: "record" })?;
         let row =
             RecordRow { facts: facts.to_bytes(), due: due.at, version: loaded.row.version + 1, ..loaded.row.clone() };
         Ok((row, Reported { due: due.at, due_by: due_by(&due) }))

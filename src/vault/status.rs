@@ -26,6 +26,8 @@ pub struct Status {
     pub generation: Generation,
     pub root_source: String,
     pub mark: Timestamp,
+    /// Destruction waits for a person.
+    pub paused: bool,
     pub policy: Option<(String, [u8; 32])>,
     pub warnings: Vec<String>,
 }
@@ -41,10 +43,11 @@ impl Vault {
         }
         let now = self.now();
         let mark = self.inner.mark.at();
-        let (counts, ledger, frontier) = self.store().read(|view| {
+        let (mut counts, ledger, frontier) = self.store().read(|view| {
             let ledger = view.meta_i64("ledger_applied")?.unwrap_or(0);
             Ok((view.counts(mark)?, ledger, view.audit_frontier()?))
         })?;
+        counts.oldest_due = self.oldest_waiting(mark)?;
         let mut warnings = self.inner.parts.root.warnings.clone();
         warnings.extend(self.inner.mark.warning(self.clock().now()));
         let tampered = self.tampered().len();
@@ -54,6 +57,10 @@ impl Vault {
         }
         if let Some(why) = self.store().poisoned() {
             warnings.push(format!("the store refuses until a restart: {why}"));
+        }
+        let paused = self.is_paused()?;
+        if paused {
+            warnings.push(super::pause::WARNING.to_owned());
         }
         if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
             warnings.push("the sweeper is more than an hour behind".to_owned());
@@ -70,6 +77,7 @@ impl Vault {
             generation: self.keyring().generation(),
             root_source: self.inner.parts.root.source.clone(),
             mark,
+            paused,
             policy: policy.map(|policy| (policy.id().to_owned(), policy.version().0)),
             warnings,
         })

@@ -1,22 +1,27 @@
 //! The sweeper: destroys what is due, a few records at a time, by the mark. INVARIANT: a record is destroyed only if its own
-//! facts, authenticated and recomputed, make it due by the mark; the `due` column only says where to look.
+//! facts, authenticated and recomputed, make it due by the mark, and no hold stands against it; the `due` column only says
+//! where to look. Far more than was forecast is not destroyed before a person has looked (`vault::pause`).
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::call::Draft;
-use super::destroy::{Cell, destroy, destroy_noted};
+use super::destroy::{Told, clear, destroy, destroy_noted};
+use super::hold::HISTORY;
 use super::loaded::{Found, Loaded};
 use super::once::WINDOW;
+use super::pause::save_window;
 use super::{Error, Vault};
-use crate::audit::entry::{Action, Entry, RefusalCode};
-use crate::domain::id::RecordId;
-use crate::domain::time::{MINUTE, Timestamp};
+use crate::audit::entry::{Action, RefusalCode, RequestId};
+use crate::domain::id::{RecordId, SubjectId};
+use crate::domain::time::{MINUTE, SECOND, Timestamp};
 use crate::domain::vocabulary::EraseReason;
-use crate::policy::retention;
+use crate::policy::forecast::Window;
+use crate::policy::retention::{self, DueReason};
 use crate::store::Tx;
 use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
+use crate::store::rows::erasure::TallyRow;
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
 const CHUNK: usize = 20;
@@ -36,35 +41,169 @@ pub struct Swept {
 pub(crate) struct Progress {
     /// Due records whose facts fail their authentication: left for a person, and out of the way.
     tampered: Mutex<BTreeSet<RecordId>>,
+    /// Due records that a hold keeps: out of the way until one is lifted.
+    held: Mutex<BTreeSet<RecordId>>,
+    /// Leaving subjects that fail their authentication.
+    stuck: Mutex<BTreeSet<SubjectId>>,
+    told_of_months: Mutex<bool>,
     saved: Mutex<Option<Timestamp>>,
 }
 
-/// A due record, where it is counted, and what the log will say.
-type Doomed = (RecordRow, Option<Cell>, Entry);
+/// What the sweeper finds out about a record that the index has as due.
+enum Verdict {
+    Goes(Box<Due>),
+    /// A hold stands against it, and nobody reads it meanwhile.
+    Held,
+    NotDue,
+}
+
+/// A record that is due, why it is destroyed, and where it is counted.
+struct Due {
+    loaded: Loaded,
+    reason: EraseReason,
+    tally: Option<TallyRow>,
+}
+
+/// The same, ready to go.
+#[derive(Clone)]
+struct Doomed {
+    record: RecordRow,
+    reason: EraseReason,
+    told: Told,
+}
+
+fn doomed(due: Due, request: RequestId, mark: Timestamp) -> Doomed {
+    let Due { loaded, reason, tally } = due;
+    let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
+    let (action, request) = match reason {
+        EraseReason::Desensitized => (Action::Desensitize, request),
+        EraseReason::Purged => (Action::Purge, request),
+        // What was asked for is told under the asking's number.
+        _ => (Action::Erase, leaving.map_or(request, |leaving| RequestId(leaving.story.0))),
+    };
+    let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
+    let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
+    let told = Told { at: mark, entry, tally, story: leaving.map(|leaving| leaving.story) };
+    Doomed { record: loaded.row, reason, told }
+}
 
 impl Vault {
-    /// One step: moves the mark, destroys one chunk of what is due by it, expires what has served its time.
+    /// One step: moves the mark, destroys one chunk of what is due by it and of subjects that leave, expires what has served
+    /// its time, closes months that are over.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let mark = self.inner.mark.tick(self.clock());
         self.save_mark(mark).await?;
-        let known: BTreeSet<RecordId> = self.tampered();
+        let left = self.sweep_leaving().await?;
+        let due = self.sweep_due(mark).await?;
+        let expired_a_chunk = self.expire(mark).await?;
+        self.sweep_months(mark).await?;
+        self.measure(mark, due.destroyed)?;
+        // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
+        Ok(Swept { destroyed: due.destroyed + left.destroyed, more: due.more || left.more || expired_a_chunk })
+    }
+
+    /// What is due by the mark, as much of it as may go before someone must look.
+    async fn sweep_due(&self, mark: Timestamp) -> Result<Swept, Error> {
+        let Some(window) = self.window(mark).await? else { return Ok(Swept::default()) };
+        let left = usize::try_from(window.left()).unwrap_or(usize::MAX);
+        let known = self.aside();
         let ids = self.store().read(|view| view.records_due(mark, CHUNK + known.len()))?;
         let ids: Vec<_> = ids.into_iter().filter(|id| !known.contains(id)).take(CHUNK).collect();
         let whole_chunk = ids.len() == CHUNK;
-        let mut due = Vec::new();
+        let tenants: Vec<_> = self.inner.parts.policies.keys().cloned().collect();
+        for tenant in tenants.iter().filter(|_| !ids.is_empty()) {
+            match self.begin_month(tenant, mark).await {
+                // Whoever closes the month tells of it; what is due goes uncounted meanwhile.
+                Ok(()) | Err(Error::Tampered { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (mut due, mut put_aside) = (Vec::new(), false);
         for id in ids {
             match self.due_record(id, mark) {
-                Ok(Some(found)) => due.push(found),
-                Ok(None) => {}
+                Ok(Verdict::Goes(found)) => due.push(*found),
+                Ok(Verdict::Held) => put_aside |= self.inner.sweeper.held.lock().is_ok_and(|mut set| set.insert(id)),
+                Ok(Verdict::NotDue) => {}
                 Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
                 Err(error) => return Err(error),
             }
         }
-        let destroyed = self.destroy_all(due, mark).await?;
-        let expired_a_chunk = self.expire(mark).await?;
-        // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
+        if due.len() > left {
+            self.pause(window, mark).await?;
+            due.truncate(left);
+        }
+        let destroyed = self.destroy_all(due, window, mark).await?;
         // Without progress there is nothing to hurry for.
-        Ok(Swept { destroyed, more: whole_chunk && destroyed > 0 || expired_a_chunk })
+        Ok(Swept { destroyed, more: whole_chunk && (destroyed > 0 || put_aside) })
+    }
+
+    /// What a caller's erasure of a subject left undone, because the caller or the vault went away.
+    async fn sweep_leaving(&self) -> Result<Swept, Error> {
+        let ids = self.store().read(|view| view.subjects_unseen(CHUNK))?;
+        let Some(id) = ids.into_iter().find(|id| !self.is_aside(*id)) else { return Ok(Swept::default()) };
+        match self.leave(id).await {
+            Ok(destroyed) => Ok(Swept { destroyed: usize::try_from(destroyed.unwrap_or(0)).unwrap_or(0), more: true }),
+            Err(Error::Tampered { table }) => {
+                tracing::error!(table, subject = id.0, "a leaving subject fails its authentication and stays as it is");
+                if let Ok(mut set) = self.inner.sweeper.stuck.lock() {
+                    set.insert(id);
+                }
+                self.tell_of_tampering().await?;
+                Ok(Swept::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Months that are over are closed; one that was altered is told of once, and left.
+    async fn sweep_months(&self, mark: Timestamp) -> Result<(), Error> {
+        match self.tend_months(mark).await {
+            Err(Error::Tampered { table }) => {
+                let first = self.inner.sweeper.told_of_months.lock().is_ok_and(|mut told| !std::mem::replace(&mut *told, true));
+                if first {
+                    tracing::error!(table, "a month of statistics fails its authentication");
+                    self.tell_of_tampering().await?;
+                }
+                Ok(())
+            }
+            answer => answer,
+        }
+    }
+
+    /// When the oldest due record that the sweeper has still to destroy came due.
+    pub(crate) fn oldest_waiting(&self, mark: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let known = self.aside();
+        Ok(self.store().read(|view| {
+            let ids = view.records_due(mark, known.len() + 1)?;
+            let oldest = ids.into_iter().find(|id| !known.contains(id));
+            // One that cannot be read is told of when the sweeper comes to it.
+            Ok(oldest.and_then(|id| view.record(id).ok().flatten()).map(|row| row.due))
+        })?)
+    }
+
+    fn measure(&self, mark: Timestamp, destroyed: usize) -> Result<(), Error> {
+        let lag = self.oldest_waiting(mark)?.map_or(0, |due| mark.since(due).max(0)) / SECOND;
+        metrics::gauge!("strongroom_sweep_lag_seconds").set(f64::from(i32::try_from(lag).unwrap_or(i32::MAX)));
+        metrics::gauge!("strongroom_sweep_paused").set(f64::from(u8::from(self.is_paused()?)));
+        metrics::counter!("strongroom_swept_records_total").increment(destroyed as u64);
+        Ok(())
+    }
+
+    fn is_aside(&self, id: SubjectId) -> bool {
+        self.inner.sweeper.stuck.lock().is_ok_and(|set| set.contains(&id))
+    }
+
+    /// Due records that are not destroyed now: altered, or held.
+    fn aside(&self) -> BTreeSet<RecordId> {
+        let held = self.inner.sweeper.held.lock().map(|set| set.clone()).unwrap_or_default();
+        self.tampered().into_iter().chain(held).collect()
+    }
+
+    /// A hold was lifted: what was held may go.
+    pub(crate) fn look_again(&self) {
+        if let Ok(mut held) = self.inner.sweeper.held.lock() {
+            held.clear();
+        }
     }
 
     /// Due records that were altered outside the vault and so cannot be judged.
@@ -81,26 +220,29 @@ impl Vault {
         let last = i64::try_from(*last).unwrap_or(i64::MAX);
         tracing::warn!(entries = pending.len(), "the erasure ledger is ahead of the database; applying it");
         let now = self.now();
-        for (_, line) in &pending {
+        for (number, line) in &pending {
             // A superseded revision's line destroys nothing here: if the correction's commit was lost in a crash, the old
             // values are the only ones there are, and nobody was told otherwise.
             let LedgerEvent::Erased(reason) = line.event else { continue };
+            let counted = reason == EraseReason::Desensitized;
+            if counted {
+                self.begin_month(&line.tenant, line.at).await?;
+            }
             let found = self.store().read(|view| match self.find(view, &line.record, now)? {
                 Found::Live(loaded) => {
-                    let counted = reason == EraseReason::Desensitized;
-                    Ok(Some((counted.then(|| self.cell(view, &loaded, now)), loaded)))
+                    let tally = counted.then(|| self.one_more(view, &loaded, line.at)).flatten();
+                    Ok(Some((tally, loaded)))
                 }
                 Found::Erased(_) | Found::Unknown => Ok(None),
             })?;
-            let Some((cell, loaded)) = found else { continue };
+            let Some((tally, loaded)) = found else { continue };
             let draft = Draft::by_vault(&loaded.row.tenant, self.new_request(), Action::ReplayLedger, now);
             let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-            let record = loaded.row;
-            let write = move |tx: &mut Tx<'_>| {
-                destroy_noted(tx, &record, reason, cell.as_ref(), now)?;
-                tx.log(entry.clone());
-                Ok(())
-            };
+            let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
+            // It went when the ledger says, whenever this copy hears of it.
+            let told = Told { at: line.at, entry, tally, story: leaving.map(|leaving| leaving.story) };
+            let (record, number) = (loaded.row, *number);
+            let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
             self.store().run("replay_ledger", write).await?;
         }
         self.store().run("ledger_applied", move |tx| tx.set_meta_i64("ledger_applied", last)).await?;
@@ -108,42 +250,41 @@ impl Vault {
         Ok(())
     }
 
-    fn due_record(&self, id: RecordId, mark: Timestamp) -> Result<Option<(Loaded, Option<Cell>)>, Error> {
+    fn due_record(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
         Ok(self.store().read(|view| {
-            let Some(row) = view.record(id)? else { return Ok(None) };
+            let Some(row) = view.record(id)? else { return Ok(Verdict::NotDue) };
             let loaded = self.loaded(view, row, mark)?;
             if !loaded.is_due(mark) {
-                return Ok(None);
+                return Ok(Verdict::NotDue);
             }
-            let action = self.policy_of(&loaded.row)?.class(loaded.row.class).map(|rule| rule.action());
-            let cell = (action == Some(retention::Action::Desensitize)).then(|| self.cell(view, &loaded, mark));
-            Ok(Some((loaded, cell)))
+            let reason = match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
+                (DueReason::Asked(reason), _) => reason,
+                (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
+                _ => EraseReason::Purged,
+            };
+            if clear(view, &loaded.row, reason)?.is_err() {
+                return Ok(Verdict::Held);
+            }
+            let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
+            Ok(Verdict::Goes(Box::new(Due { loaded, reason, tally: counted })))
         })?)
     }
 
-    async fn destroy_all(&self, due: Vec<(Loaded, Option<Cell>)>, mark: Timestamp) -> Result<usize, Error> {
+    async fn destroy_all(&self, due: Vec<Due>, window: Window, mark: Timestamp) -> Result<usize, Error> {
         if due.is_empty() {
             return Ok(0);
         }
         let request = self.new_request();
-        let rows: Vec<Doomed> = due
-            .into_iter()
-            .map(|(loaded, cell)| {
-                let action = if cell.is_some() { Action::Desensitize } else { Action::Purge };
-                let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
-                let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-                (loaded.row, cell, entry)
-            })
-            .collect();
-        match self.destroy_together(rows.clone(), mark).await {
+        let rows: Vec<Doomed> = due.into_iter().map(|due| doomed(due, request, mark)).collect();
+        match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}
             answer => return answer,
         }
         // Something beside one of the records is spoiled (a key it was stored under, a counter): it holds no other back.
         let mut destroyed = 0;
         for row in rows {
-            let id = row.0.id;
-            match self.destroy_together(vec![row], mark).await {
+            let id = row.record.id;
+            match self.destroy_together(vec![row], window.after(destroyed as u64)).await {
                 Ok(count) => destroyed += count,
                 Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
                 Err(error) => return Err(error),
@@ -152,20 +293,20 @@ impl Vault {
         Ok(destroyed)
     }
 
-    /// All of them or none.
-    async fn destroy_together(&self, rows: Vec<Doomed>, mark: Timestamp) -> Result<usize, Error> {
+    /// All of them or none, and how many more may go.
+    async fn destroy_together(&self, rows: Vec<Doomed>, window: Window) -> Result<usize, Error> {
         let write = move |tx: &mut Tx<'_>| {
             let mut destroyed = 0;
-            for (record, cell, entry) in &rows {
-                // Changed since it was judged: the next step judges it again.
+            for Doomed { record, reason, told } in &rows {
+                // Changed since it was judged, or held: the next step judges it again.
                 if tx.record_version(record.id)? != Some(record.version) {
                     continue;
                 }
-                let reason = if cell.is_some() { EraseReason::Desensitized } else { EraseReason::Purged };
-                destroy(tx, record, reason, cell.as_ref(), mark)?;
-                tx.log(entry.clone());
+                let Ok(cleared) = clear(tx, record, *reason)? else { continue };
+                destroy(tx, cleared, told.clone())?;
                 destroyed += 1;
             }
+            save_window(tx, window.after(destroyed as u64))?;
             Ok(destroyed)
         };
         Ok(self.store().run("sweep", write).await?)
@@ -177,6 +318,10 @@ impl Vault {
         if let Ok(mut set) = self.inner.sweeper.tampered.lock() {
             set.insert(id);
         }
+        self.tell_of_tampering().await
+    }
+
+    async fn tell_of_tampering(&self) -> Result<(), Error> {
         let Some(tenant) = self.inner.parts.policies.keys().next().cloned() else { return Ok(()) };
         let draft = Draft::by_vault(&tenant, self.new_request(), Action::Tamper, self.now());
         self.log(draft.refused(RefusalCode::Tampered)).await
@@ -194,13 +339,14 @@ impl Vault {
         Ok(())
     }
 
-    /// Idempotency keys and tombstones past their time, a chunk of each; `true`: there may be more.
+    /// Idempotency keys, tombstones and lifted holds past their time, a chunk of each; `true`: there may be more.
     async fn expire(&self, mark: Timestamp) -> Result<bool, Error> {
         let limit = CHUNK * 5;
         let write = move |tx: &mut Tx<'_>| {
             let keys = tx.expire_idempotency(mark.plus(-WINDOW), limit)?;
             let tombstones = tx.expire_tombstones(mark, limit)?;
-            Ok(keys == limit || tombstones == limit)
+            let holds = tx.expire_holds(mark.plus(-HISTORY), limit)?;
+            Ok([keys, tombstones, holds].contains(&limit))
         };
         Ok(self.store().run("expire", write).await?)
     }

@@ -2,6 +2,7 @@
 //! changed; who calls checks the count.
 
 mod callers;
+mod erasure;
 
 use rusqlite::{Connection, params};
 
@@ -10,8 +11,9 @@ use crate::audit::verify::Batch;
 use crate::domain::id::{DekId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::store::rows::{
-    DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, StatisticRow, SubjectRow, TombstoneRow,
+    DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, SubjectRow, TombstoneRow,
 };
+use crate::store::rows::erasure::Erased;
 use crate::store::tx::{Stamp, Writes};
 use crate::store::{HeadStamp, StoreError};
 
@@ -222,8 +224,8 @@ impl Writes for Reader<'_> {
     }
 
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, class, reason, until, epoch, mac) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, class, reason, until, epoch, mac, \
+                    facts, story) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         self.change(
             "tombstone",
             text,
@@ -235,6 +237,8 @@ impl Writes for Reader<'_> {
                 row.until.0,
                 stamp.epoch.0,
                 stamp.mac.as_bytes(),
+                row.erased.as_ref().map(Erased::to_bytes),
+                row.story.map(|story| story.0),
             ],
         )
     }
@@ -243,25 +247,6 @@ impl Writes for Reader<'_> {
         let text = "-- expire_tombstones\nDELETE FROM tombstone WHERE digest IN \
                     (SELECT digest FROM tombstone WHERE until < ?1 ORDER BY until LIMIT ?2)";
         self.change("tombstone", text, params![before.0, limit])
-    }
-
-    fn put_statistic(&self, row: &StatisticRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- put_statistic\nINSERT INTO statistic (tenant, class, country, month, count, epoch, mac) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (tenant, class, country, month) \
-                    DO UPDATE SET count = excluded.count, epoch = excluded.epoch, mac = excluded.mac";
-        self.change(
-            "statistic",
-            text,
-            params![
-                row.tenant.as_str(),
-                row.class.code(),
-                row.country,
-                row.month,
-                row.count,
-                stamp.epoch.0,
-                stamp.mac.as_bytes(),
-            ],
-        )
     }
 
     fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError> {

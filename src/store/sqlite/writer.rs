@@ -15,11 +15,11 @@ use crate::audit::entry::Entry;
 use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
 use crate::crypto::keyring::Keyring;
-use crate::domain::fault::{Fault, planted};
+use crate::domain::fault::{Fault, abort_at, planted};
 use crate::domain::time::Clock;
 use crate::store::ids::Ids;
 use crate::store::ledger::{Ledger, LedgerEntry};
-use crate::store::tx::{Tx, Writes as _, stamp};
+use crate::store::tx::{Places, Tx, Writes as _, stamp};
 use crate::store::{HeadStamp, StoreError, StorePaths, rows::MetaRow};
 
 /// How many closures one commit may hold.
@@ -197,6 +197,15 @@ struct Appended {
     ledger: Vec<LedgerEntry>,
 }
 
+impl Appended {
+    /// Where the process ends if that is planted, and something is erased.
+    fn abort_at(&self, fault: Fault) {
+        if !self.ledger.is_empty() {
+            abort_at(fault);
+        }
+    }
+}
+
 impl State {
     fn serve(mut self, queue: &Receiver<Job>) {
         let _guard = Guard(Arc::clone(&self.poison));
@@ -228,15 +237,17 @@ impl State {
     }
 
     fn commit(&mut self, works: &mut [Box<dyn Work>]) {
-        if planted(Fault::EarlyAcknowledgement) {
+        if planted(Fault::EarlyAcknowledgement) || planted(Fault::EarlyErasure) {
             return self.commit_early(works);
         }
         match self.try_commit(works) {
             Ok(erased) => {
                 if erased {
+                    abort_at(Fault::AbortAfterCommit);
                     // An erasure is acknowledged once the log no longer holds what it deleted.
                     self.truncate_owed = true;
                     let _ = self.truncate();
+                    abort_at(Fault::AbortBeforeAnswer);
                 }
                 works.iter_mut().for_each(|work| work.answer(None));
             }
@@ -258,6 +269,7 @@ impl State {
         works.iter_mut().for_each(|work| self.savepoint(work.as_mut(), &mut appended).unwrap_or(()));
         works.iter_mut().for_each(|work| work.answer(None));
         std::thread::sleep(std::time::Duration::from_millis(20));
+        appended.abort_at(Fault::EarlyErasure);
         let _ = self.append(&appended).and_then(|_| self.batch("commit", "-- commit\nCOMMIT"));
     }
 
@@ -276,6 +288,7 @@ impl State {
         let committed = self
             .append(&appended)
             .and_then(|()| bound.map_or(Ok(()), |bound| self.put_meta("next_id", bound.to_le_bytes().to_vec())))
+            .map(|()| appended.abort_at(Fault::AbortBeforeCommit))
             .and_then(|()| self.batch("commit", "-- commit\nCOMMIT"));
         if let Err(error) = committed {
             self.frontier = before;
@@ -291,7 +304,11 @@ impl State {
     fn savepoint(&self, work: &mut dyn Work, appended: &mut Appended) -> Result<(), StoreError> {
         self.batch("savepoint", "-- savepoint\nSAVEPOINT closure")?;
         let rows = Reader { connection: &self.connection };
-        let mut tx = Tx::new(&rows, &rows, &self.keyring);
+        let begins = Places {
+            entry: self.frontier.size() + appended.entries.len() as u64,
+            line: self.ledger.last() + appended.ledger.len() as u64,
+        };
+        let mut tx = Tx::new(&rows, &rows, &self.keyring, begins);
         let started = self.clock.boot();
         if work.run(&mut tx) {
             appended.entries.append(&mut tx.entries);
@@ -310,8 +327,9 @@ impl State {
     /// Writes what the closures appended: the ledger to its own disk first, then the audit batch into this commit.
     fn append(&mut self, appended: &Appended) -> Result<(), StoreError> {
         if !appended.ledger.is_empty() {
-            let applied = self.ledger.append(&appended.ledger, &self.keyring);
-            let applied = applied?;
+            abort_at(Fault::AbortBeforeLedger);
+            let applied = self.ledger.append(&appended.ledger, &self.keyring)?;
+            abort_at(Fault::AbortAfterLedger);
             self.put_meta("ledger_applied", applied.to_le_bytes().to_vec())?;
         }
         if appended.entries.is_empty() {
@@ -353,7 +371,7 @@ impl State {
 /// the first id that nobody can have, and whether this store is new.
 fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<(Frontier, i64, bool), StoreError> {
     let rows = Reader { connection };
-    let tx = Tx::new(&rows, &rows, keyring);
+    let tx = Tx::new(&rows, &rows, keyring, Places::default());
     let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
     let newest: u32 =
         connection.query_row(newest, [], |row| row.get(0)).map_err(|source| sql("newest_epoch", source))?;

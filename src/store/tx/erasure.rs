@@ -1,0 +1,156 @@
+//! Holds, leaving subjects, erasures' stories and statistics in transactions. INVARIANT: as for every row of facts,
+//! authenticated as read and as written.
+
+use super::{Stamp, Stamped, Tx, View, one};
+use crate::domain::id::{DekId, Epoch, ErasureId, HoldId, RecordId, SubjectId, TenantId};
+use crate::domain::time::Timestamp;
+use crate::domain::token::TokenDigest;
+use crate::store::StoreError;
+use crate::store::rows::erasure::{HoldRow, MonthRow, MonthState, TallyRow};
+use crate::store::rows::{SubjectRow, TombstoneRow};
+
+pub(crate) trait ErasureReads {
+    fn deks_of(&self, record: RecordId) -> Result<Vec<(DekId, Epoch)>, StoreError>;
+    fn records_of(&self, subject: SubjectId, after: RecordId, limit: usize) -> Result<Vec<RecordId>, StoreError>;
+    fn subjects_unseen(&self, limit: usize) -> Result<Vec<SubjectId>, StoreError>;
+    fn tombstones_of(
+        &self,
+        story: ErasureId,
+        after: Option<TokenDigest>,
+        limit: usize,
+    ) -> Result<Vec<Stamped<TombstoneRow>>, StoreError>;
+    fn hold(&self, id: HoldId) -> Result<Option<Stamped<HoldRow>>, StoreError>;
+    fn holds_of(&self, subject: SubjectId) -> Result<Vec<Stamped<HoldRow>>, StoreError>;
+    fn holds(&self, tenant: &TenantId, after: HoldId, limit: usize) -> Result<Vec<Stamped<HoldRow>>, StoreError>;
+    fn records_due_between(&self, after: Timestamp, until: Timestamp) -> Result<u64, StoreError>;
+    fn month(&self, tenant: &TenantId, month: i64) -> Result<Option<Stamped<MonthRow>>, StoreError>;
+    fn months(&self, tenant: &TenantId, from: i64, until: i64) -> Result<Vec<Stamped<MonthRow>>, StoreError>;
+    fn tally(&self, row: &TallyRow) -> Result<Option<Stamped<TallyRow>>, StoreError>;
+    fn tallies(&self, tenant: &TenantId, month: i64) -> Result<Vec<Stamped<TallyRow>>, StoreError>;
+    fn has_tallies(&self, tenant: &TenantId, before: i64) -> Result<bool, StoreError>;
+}
+
+pub(crate) trait ErasureWrites {
+    fn update_leaving(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn insert_hold(&self, row: &HoldRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn update_hold(&self, row: &HoldRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn delete_hold(&self, id: HoldId) -> Result<usize, StoreError>;
+    fn expire_holds(&self, lifted_before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    fn put_month(&self, row: &MonthRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn put_tally(&self, row: &TallyRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize) -> Result<usize, StoreError>;
+}
+
+impl View<'_> {
+    /// The keys filed under a record, with the epochs they are wrapped under. Unauthenticated: `record` is only an index.
+    pub fn deks_of(&self, record: RecordId) -> Result<Vec<(DekId, Epoch)>, StoreError> {
+        self.reads.deks_of(record)
+    }
+
+    /// A subject's records by age, from the one after `after` on. The column is an index, as `due` is.
+    pub fn records_of(
+        &self,
+        subject: SubjectId,
+        after: RecordId,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, StoreError> {
+        self.reads.records_of(subject, after, limit)
+    }
+
+    /// Subjects that leave and have records which nobody has looked at since they were asked to.
+    pub fn subjects_unseen(&self, limit: usize) -> Result<Vec<SubjectId>, StoreError> {
+        self.reads.subjects_unseen(limit)
+    }
+
+    /// What one subject's erasure has destroyed, by digest.
+    pub fn tombstones_of(
+        &self,
+        story: ErasureId,
+        after: Option<TokenDigest>,
+        limit: usize,
+    ) -> Result<Vec<TombstoneRow>, StoreError> {
+        self.reads.tombstones_of(story, after, limit)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    pub fn hold(&self, id: HoldId) -> Result<Option<HoldRow>, StoreError> {
+        self.authentic(self.reads.hold(id)?)
+    }
+
+    /// Every hold on a subject or a record of it, lifted ones included.
+    pub fn holds_of(&self, subject: SubjectId) -> Result<Vec<HoldRow>, StoreError> {
+        self.reads.holds_of(subject)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    /// A tenant's holds after that number, oldest first.
+    pub fn holds(&self, tenant: &TenantId, after: HoldId, limit: usize) -> Result<Vec<HoldRow>, StoreError> {
+        self.reads.holds(tenant, after, limit)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    /// How many records the index has as due after the one instant and until the other.
+    pub fn records_due_between(&self, after: Timestamp, until: Timestamp) -> Result<u64, StoreError> {
+        self.reads.records_due_between(after, until)
+    }
+
+    pub fn month(&self, tenant: &TenantId, month: i64) -> Result<Option<MonthRow>, StoreError> {
+        self.authentic(self.reads.month(tenant, month)?)
+    }
+
+    /// A tenant's months of that range, both ends included, in order.
+    pub fn months(&self, tenant: &TenantId, from: i64, until: i64) -> Result<Vec<MonthRow>, StoreError> {
+        self.reads.months(tenant, from, until)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    pub fn tallies(&self, tenant: &TenantId, month: i64) -> Result<Vec<TallyRow>, StoreError> {
+        self.reads.tallies(tenant, month)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
+    /// Whether there are rows of months before that one.
+    pub fn has_tallies(&self, tenant: &TenantId, before: i64) -> Result<bool, StoreError> {
+        self.reads.has_tallies(tenant, before)
+    }
+}
+
+impl Tx<'_> {
+    /// Replaces what the row says of the subject's leaving, and nothing else.
+    pub fn update_leaving(&self, row: &SubjectRow) -> Result<(), StoreError> {
+        one(self.writes.update_leaving(row, &self.stamp(row)))
+    }
+
+    pub fn insert_hold(&self, row: &HoldRow) -> Result<(), StoreError> {
+        one(self.writes.insert_hold(row, &self.stamp(row)))
+    }
+
+    /// Replaces what lifting changes; everything else about a hold is fixed when it is placed.
+    pub fn update_hold(&self, row: &HoldRow) -> Result<(), StoreError> {
+        one(self.writes.update_hold(row, &self.stamp(row)))
+    }
+
+    pub fn delete_hold(&self, id: HoldId) -> Result<(), StoreError> {
+        one(self.writes.delete_hold(id))
+    }
+
+    pub fn expire_holds(&self, lifted_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.writes.expire_holds(lifted_before, limit)
+    }
+
+    pub fn put_month(&self, row: &MonthRow) -> Result<(), StoreError> {
+        one(self.writes.put_month(row, &self.stamp(row)))
+    }
+
+    /// One more of a person in a cell of an open month; a month that is not open is `Raced`.
+    pub fn count(&self, one_more: &TallyRow) -> Result<(), StoreError> {
+        match self.view.month(&one_more.tenant, one_more.month)?.map(|month| month.state) {
+            Some(MonthState::Open { .. }) => {}
+            Some(MonthState::Closed { .. }) | None => return Err(StoreError::Raced),
+        }
+        let known = self.view.authentic(self.view.reads.tally(one_more)?)?;
+        let count = known.map_or(0, |row| row.count).saturating_add(1);
+        let row = TallyRow { count, ..one_more.clone() };
+        one(self.writes.put_tally(&row, &self.stamp(&row)))
+    }
+
+    /// Deletes rows of the months before that one, at most `limit`.
+    pub fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize) -> Result<usize, StoreError> {
+        self.writes.delete_tallies(tenant, before, limit)
+    }
+}
