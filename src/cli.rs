@@ -17,11 +17,15 @@ pub mod dev;
 mod erase;
 mod event;
 mod grant;
+mod hold;
 mod import;
 mod keys;
 pub mod mint;
+mod receipt;
+mod resume_sweep;
 mod revoke;
 pub mod serve;
+mod statistics;
 mod status;
 mod tokenize;
 
@@ -60,7 +64,12 @@ enum Command {
     Grant(grant::Args),
     Revoke(revoke::Args),
     Deliver(deliver::Args),
+    #[command(subcommand)]
+    Hold(hold::Args),
+    #[command(subcommand)]
+    Receipt(receipt::Args),
     Status(status::Args),
+    Statistics(statistics::Args),
     /// Matters of retention.
     #[command(subcommand)]
     Retention(Retention),
@@ -79,6 +88,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Retention {
     ConfirmClock(confirm_clock::Args),
+    Resume(resume_sweep::Args),
 }
 
 /// Runs the command line to its exit code.
@@ -103,8 +113,12 @@ pub fn main() -> ExitCode {
         Command::Grant(args) => client(grant::run(args)),
         Command::Revoke(args) => client(revoke::run(args)),
         Command::Deliver(args) => client(deliver::run(args)),
+        Command::Hold(args) => client(hold::run(args)),
+        Command::Receipt(args) => receipt::run(args),
         Command::Status(args) => client(status::run(args)),
+        Command::Statistics(args) => client(statistics::run(args)),
         Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
+        Command::Retention(Retention::Resume(args)) => client(resume_sweep::run(args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,8 +32,10 @@ const NEED_NOT_BE_NOTICED: &[&str] = &[
     "idempotency.id",
     // A key that is not found is a new one: what it led to is done twice, as after the key's own time.
     "idempotency.digest",
-    // A count that is not found is a count that was deleted.
-    "statistic.tenant",
+    // A count that is not found is a count that was deleted; so is a month.
+    "tally.tenant",
+    "tally.month",
+    "month.tenant",
     // So is a number that the store remembers; the frontier's absence is noticed at the start.
     "meta.key",
     // When the schema was made: for people.
@@ -102,7 +104,7 @@ impl Whole {
         let exempt = match place.split('.').next() {
             Some("audit_batch") => Exempt::Log,
             _ if place == "idempotency.digest" => Exempt::Replays,
-            _ if place == "statistic.tenant" => Exempt::Statistics,
+            _ if ["tally.tenant", "tally.month", "month.tenant"].contains(&place.as_str()) => Exempt::Statistics,
             _ if place == "meta.key" => Exempt::Unavailable,
             _ => Exempt::Nothing,
         };

@@ -124,6 +124,8 @@ pub struct SubjectRow {
     pub leaving: Option<Leaving>,
     /// The record after which nobody has looked yet, of those that the erasure concerns.
     pub unseen: Option<RecordId>,
+    /// How many holds are in force on it and its records.
+    pub holds: u32,
 }
 
 impl Row for SubjectRow {
@@ -136,7 +138,7 @@ impl Row for SubjectRow {
             .i64(self.dek.0)
             .bytes(&self.reference)
             .i64(self.since.0);
-        erasure::leaving(row, self.leaving.as_ref(), self.unseen)
+        erasure::leaving(row, self)
     }
 }
 

@@ -7,13 +7,13 @@ use super::receipt::BACKUPS;
 use super::{Error, Vault};
 use crate::audit::entry::Entry;
 use crate::domain::fault::{Fault, abort_at};
-use crate::domain::id::{DekId, Epoch, ErasureId, RecordId};
+use crate::domain::id::{DekId, Epoch, ErasureId, RecordId, SubjectId};
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::vocabulary::{EraseReason, HoldKind};
 use crate::policy::hold::stands_against;
 use crate::store::ledger::{LedgerEntry, LedgerEvent};
 use crate::store::rows::erasure::{Erased, HoldRow, TallyRow};
-use crate::store::rows::{RecordRow, TombstoneRow};
+use crate::store::rows::{RecordRow, SubjectRow, TombstoneRow};
 use crate::store::{StoreError, Tx, View};
 
 /// How long a token keeps answering "erased" before it is simply unknown.
@@ -42,11 +42,23 @@ pub(crate) fn clear<'a>(
     Ok(against.map_or(Ok(Cleared { record, reason }), Err))
 }
 
-/// The holds on a record, by whichever name.
+/// The holds on a record, by whichever name. The subject knows how many there are on all of its own: who deletes a hold's row
+/// lifts nothing by it.
 pub(crate) fn in_force(view: &View<'_>, record: &RecordRow) -> Result<Vec<HoldRow>, StoreError> {
+    let subject = view.subject(record.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
     let mut holds = view.holds_of(record.subject)?;
+    if holds.iter().filter(|hold| hold.lifted_at.is_none()).count() as u64 != u64::from(subject.holds) {
+        return Err(StoreError::Tampered { table: "hold" });
+    }
     holds.retain(|hold| hold.is_on(record.id));
     Ok(holds)
+}
+
+/// One hold more or less in force on a subject and its records.
+pub(crate) fn count_holds(tx: &Tx<'_>, subject: SubjectId, change: i32) -> Result<(), StoreError> {
+    let row = tx.subject(subject)?.ok_or(StoreError::Raced)?;
+    let holds = row.holds.checked_add_signed(change).ok_or(StoreError::Tampered { table: "subject" })?;
+    tx.update_subject(&SubjectRow { holds, ..row })
 }
 
 /// What a destruction tells.
@@ -86,6 +98,7 @@ pub(crate) fn destroy_noted(
     tx.delete_grants_of(record.id)?;
     for hold in in_force(tx, record)?.iter().filter(|hold| hold.record.is_some()) {
         tx.delete_hold(hold.id)?;
+        count_holds(tx, record.subject, -1)?;
     }
     tx.blank_idempotency_of(record.id)?;
     tx.delete_record(record.id)?;

@@ -209,7 +209,7 @@ impl Vault {
             if tx.subject(id)?.is_none_or(|now| now != subject) {
                 return Err(StoreError::Raced);
             }
-            tx.update_leaving(&row)?;
+            tx.update_subject(&row)?;
             tx.log(entry.clone());
             Ok(())
         };
@@ -330,7 +330,8 @@ impl Vault {
             staying.iter().try_for_each(|record| tx.update_record(record))?;
             altered.iter().for_each(|entry| tx.log(entry.clone()));
             // With its last record the subject is gone itself.
-            if tx.subject(next.id)?.is_some() { tx.update_leaving(&next) } else { Ok(()) }
+            let unseen = next.unseen;
+            tx.subject(next.id)?.map_or(Ok(()), |now| tx.update_subject(&SubjectRow { unseen, ..now }))
         };
         self.store().run("leave", write).await?;
         Ok(destroyed)

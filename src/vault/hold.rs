@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::approval::{Ask, Gate, Gated};
 use super::call::{Call, Draft};
+use super::destroy::count_holds;
 use super::error::unopened;
 use super::loaded::{Found, Held};
 use super::once::Once;
@@ -155,14 +156,11 @@ impl Vault {
         let write = move |tx: &mut Tx<'_>| {
             tx.insert_idempotency(&row)?;
             // What it is placed on may have gone since; then this is another answer.
-            let is_there = match record {
-                Some(record) => tx.record_version(record)?.is_some(),
-                None => tx.subject(hold.subject)?.is_some(),
-            };
-            if !is_there {
+            if record.map_or(Ok(None), |record| tx.record_version(record))?.is_none() && record.is_some() {
                 return Err(StoreError::Raced);
             }
             tx.insert_hold(&hold)?;
+            count_holds(tx, hold.subject, 1)?;
             tx.log(entry.clone());
             Ok(())
         };
@@ -205,6 +203,7 @@ impl Vault {
                 Gate::Pending(pending) => Ok(Ok(Gated::Pending(pending))),
                 Gate::Closed(error) => Ok(Err(error)),
                 Gate::Agreed(agreed) => {
+                    count_holds(tx, hold.subject, -1)?;
                     tx.update_hold(&HoldRow { reference: Vec::new(), lifted_at: Some(now), ..hold })?;
                     tx.log(draft.clone().under(agreed.story()).done());
                     Ok(Ok(Gated::Done(now)))

@@ -119,7 +119,7 @@ impl Vault {
         let tenants: Vec<TenantId> = self.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let current = month_of(mark);
-            for row in self.store().read(|view| view.months(&tenant, 0, i64::MAX))? {
+            for row in self.store().read(|view| view.months(&tenant, i64::MIN, i64::MAX))? {
                 match &row.state {
                     MonthState::Open { .. } if row.month < current => self.close(row, mark).await?,
                     MonthState::Open { epoch, .. } if *epoch != self.keyring().active().number() => {

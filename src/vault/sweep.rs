@@ -45,7 +45,8 @@ pub(crate) struct Progress {
     held: Mutex<BTreeSet<RecordId>>,
     /// Leaving subjects that fail their authentication.
     stuck: Mutex<BTreeSet<SubjectId>>,
-    told_of_months: Mutex<bool>,
+    /// Tables of whose tampering the log has been told already.
+    told: Mutex<BTreeSet<&'static str>>,
     saved: Mutex<Option<Timestamp>>,
 }
 
@@ -159,12 +160,8 @@ impl Vault {
     async fn sweep_months(&self, mark: Timestamp) -> Result<(), Error> {
         match self.tend_months(mark).await {
             Err(Error::Tampered { table }) => {
-                let first = self.inner.sweeper.told_of_months.lock().is_ok_and(|mut told| !std::mem::replace(&mut *told, true));
-                if first {
-                    tracing::error!(table, "a month of statistics fails its authentication");
-                    self.tell_of_tampering().await?;
-                }
-                Ok(())
+                tracing::error!(table, "a month of statistics fails its authentication");
+                self.tell_once(table).await
             }
             answer => answer,
         }
@@ -319,6 +316,12 @@ impl Vault {
             set.insert(id);
         }
         self.tell_of_tampering().await
+    }
+
+    /// What is met at every step is told of once.
+    pub(crate) async fn tell_once(&self, table: &'static str) -> Result<(), Error> {
+        let is_new = self.inner.sweeper.told.lock().is_ok_and(|mut told| told.insert(table));
+        if is_new { self.tell_of_tampering().await } else { Ok(()) }
     }
 
     async fn tell_of_tampering(&self) -> Result<(), Error> {

@@ -183,6 +183,7 @@ impl Vault {
             since: now,
             leaving: None,
             unseen: None,
+            holds: 0,
         };
         let slot = SealSlot {
             tenant,

@@ -136,7 +136,7 @@ mod tests {
             let (verb, wire) = (Verb::from_code(code).unwrap(), proto::Verb::try_from(i32::from(code)).unwrap());
             assert_eq!(wire.as_str_name(), format!("VERB_{}", verb.name().to_uppercase()));
         }
-        assert!(Verb::from_code(4).is_none() && proto::Verb::try_from(4).is_err());
+        assert!(Verb::from_code(9).is_none() && proto::Verb::try_from(9).is_err());
         assert_eq!(proto::CallerStanding::Active as u8, Standing::Active as u8);
         assert_eq!(proto::CallerStanding::Suspended as u8, Standing::Suspended as u8);
     }

@@ -1,7 +1,7 @@
 //! The rows about erasing: what is told of a record that went, legal holds, months of statistics. INVARIANT: as for every row,
 //! `canonical` names every column.
 
-use super::Row;
+use super::{Row, SubjectRow};
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
 use crate::domain::caller::CallerId;
 use crate::domain::id::{DekId, Epoch, ErasureId, HoldId, PolicyVersion, RecordId, SubjectId, TenantId};
@@ -169,12 +169,13 @@ impl Row for TallyRow {
     }
 }
 
-/// A subject's leaving, within its row's canonical bytes.
-pub(super) fn leaving(
-    row: Canonical,
-    leaving: Option<&crate::policy::leaving::Leaving>,
-    unseen: Option<RecordId>,
-) -> Canonical {
+/// A subject's leaving and its holds, within its row's canonical bytes.
+pub(super) fn leaving(row: Canonical, subject: &SubjectRow) -> Canonical {
+    let SubjectRow { leaving, unseen, holds, .. } = subject;
+    if leaving.is_none() && *holds == 0 {
+        return row;
+    }
+    let row = row.u64(u64::from(*holds));
     let Some(leaving) = leaving else { return row };
     row.i64(leaving.at.0)
         .u8(leaving.reason.code())

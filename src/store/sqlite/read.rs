@@ -146,6 +146,7 @@ fn subject(row: &SqlRow<'_>) -> Decoded<SubjectRow> {
         since: Timestamp(row.get("since")?),
         leaving,
         unseen,
+        holds: row.get("holds")?,
     }))
 }
 

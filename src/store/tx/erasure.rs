@@ -31,7 +31,7 @@ pub(crate) trait ErasureReads {
 }
 
 pub(crate) trait ErasureWrites {
-    fn update_leaving(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError>;
+    fn update_subject(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn insert_hold(&self, row: &HoldRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_hold(&self, row: &HoldRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn delete_hold(&self, id: HoldId) -> Result<usize, StoreError>;
@@ -111,9 +111,9 @@ impl View<'_> {
 }
 
 impl Tx<'_> {
-    /// Replaces what the row says of the subject's leaving, and nothing else.
-    pub fn update_leaving(&self, row: &SubjectRow) -> Result<(), StoreError> {
-        one(self.writes.update_leaving(row, &self.stamp(row)))
+    /// Replaces what the row says of the subject's leaving and its holds, and nothing else.
+    pub fn update_subject(&self, row: &SubjectRow) -> Result<(), StoreError> {
+        one(self.writes.update_subject(row, &self.stamp(row)))
     }
 
     pub fn insert_hold(&self, row: &HoldRow) -> Result<(), StoreError> {

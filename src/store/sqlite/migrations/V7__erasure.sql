@@ -5,6 +5,8 @@ ALTER TABLE subject ADD COLUMN leaving_at INTEGER;
 ALTER TABLE subject ADD COLUMN leaving_reason INTEGER;
 ALTER TABLE subject ADD COLUMN leaving_story BLOB;
 ALTER TABLE subject ADD COLUMN unseen INTEGER;
+-- How many holds are in force on it and its records: one that was deleted is missed.
+ALTER TABLE subject ADD COLUMN holds INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX subject_unseen ON subject (id) WHERE unseen IS NOT NULL;
 
 -- `facts`: times, places in log and ledger, the keys that were destroyed. `story`: the subject's erasure it was part of.

@@ -12,15 +12,16 @@ use crate::store::tx::Stamp;
 use crate::store::tx::erasure::ErasureWrites;
 
 impl ErasureWrites for Reader<'_> {
-    fn update_leaving(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- update_leaving\nUPDATE subject SET leaving_at = ?1, leaving_reason = ?2, leaving_story = ?3, \
-                    unseen = ?4, epoch = ?5, mac = ?6 WHERE id = ?7";
+    fn update_subject(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError> {
+        let text = "-- update_subject\nUPDATE subject SET leaving_at = ?1, leaving_reason = ?2, leaving_story = ?3, \
+                    unseen = ?4, holds = ?5, epoch = ?6, mac = ?7 WHERE id = ?8";
         let leaving = row.leaving;
         let columns = params![
             leaving.map(|leaving| leaving.at.0),
             leaving.map(|leaving| leaving.reason.code()),
             leaving.map(|leaving| leaving.story.0),
             row.unseen.map(|record| record.0),
+            row.holds,
             stamp.epoch.0,
             stamp.mac.as_bytes(),
             row.id.0,
