@@ -124,14 +124,14 @@ impl Vault {
                 }
                 Err(error) => return Err(error),
             };
-            let found = self.store().read(|view| self.leaver(view, tenant, &ask.which))?;
             if let Some(row) = known {
                 let story = ErasureId(row.token.0);
-                let goes_on = found.0.filter(|subject| subject.leaving.is_some_and(|leaving| leaving.story == story));
+                // The request is filed under the subject's number.
+                let goes_on = self.store().read(|view| view.subject(SubjectId(row.record.0)))?;
                 self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                 return Ok(going(story, goes_on.map(|subject| subject.id)));
             }
-            let subject = match found {
+            let subject = match self.store().read(|view| self.leaver(view, tenant, &ask.which))? {
                 (Some(subject), _) => subject,
                 (None, Some(story)) => {
                     self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
@@ -219,8 +219,8 @@ impl Vault {
 
     /// One step of an erasure: what came of it; nothing once it is over.
     pub async fn go_on(&self, call: &Call, erasure: &mut SubjectErasure) -> Result<Vec<SubjectNews>, Error> {
-        let draft = Draft::of(call, Action::EraseSubject, self.now()).under(RequestId(erasure.story.0));
-        let answer = self.try_go_on(erasure, &draft).await;
+        let draft = Draft::of(call, Action::EraseSubject, self.now());
+        let answer = self.try_go_on(erasure, &draft.clone().under(RequestId(erasure.story.0))).await;
         self.watch(&draft, answer).await
     }
 

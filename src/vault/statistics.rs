@@ -115,25 +115,22 @@ impl Vault {
     }
 
     /// Closes what the mark has left, and keeps the keys of what it has not under the active epoch.
-    pub(crate) async fn tend_months(&self, mark: Timestamp) -> Result<(), Error> {
-        let tenants: Vec<TenantId> = self.inner.parts.policies.keys().cloned().collect();
-        for tenant in tenants {
-            let current = month_of(mark);
-            for row in self.store().read(|view| view.months(&tenant, i64::MIN, i64::MAX))? {
-                match &row.state {
-                    MonthState::Open { .. } if row.month < current => self.close(row, mark).await?,
-                    MonthState::Open { epoch, .. } if *epoch != self.keyring().active().number() => {
-                        self.rewrap_month(row).await?;
-                    }
-                    MonthState::Open { .. } | MonthState::Closed { .. } => {}
+    pub(crate) async fn tend_months(&self, tenant: &TenantId, mark: Timestamp) -> Result<(), Error> {
+        let current = month_of(mark);
+        for row in self.store().read(|view| view.months(tenant, i64::MIN, i64::MAX))? {
+            match &row.state {
+                MonthState::Open { .. } if row.month < current => self.close(row, mark).await?,
+                MonthState::Open { epoch, .. } if *epoch != self.keyring().active().number() => {
+                    self.rewrap_month(row).await?;
                 }
+                MonthState::Open { .. } | MonthState::Closed { .. } => {}
             }
-            // After a kill, too: what is left of closed months is found by its age.
-            while self.store().read(|view| view.has_tallies(&tenant, current))? {
-                let tenant = tenant.clone();
-                let delete = move |tx: &mut Tx<'_>| tx.delete_tallies(&tenant, current, CHUNK).map(drop);
-                self.store().run("delete_tallies", delete).await?;
-            }
+        }
+        // After a kill, too: what is left of closed months is found by its age.
+        while self.store().read(|view| view.has_tallies(tenant, current))? {
+            let tenant = tenant.clone();
+            let delete = move |tx: &mut Tx<'_>| tx.delete_tallies(&tenant, current, CHUNK).map(drop);
+            self.store().run("delete_tallies", delete).await?;
         }
         Ok(())
     }

@@ -103,7 +103,7 @@ async fn everything(story: &Story, vault: &Vault) -> Vec<Said> {
         all.push(said);
     }
     let mut said = next("holds".to_owned(), false);
-    let holds = vault.list_holds(&call(story::OFFICER, said.request), HoldId(0)).await;
+    let holds = vault.list_holds(&call(story::OFFICER, said.request), HoldId(i64::MIN)).await;
     said.answer = holds.map(|holds| holds.iter().map(|hold| format!("{:?} {:?}", hold.row.kind, hold.case)).collect());
     all.push(said);
     let mut said = next("callers".to_owned(), false);
@@ -202,6 +202,8 @@ pub enum Exempt {
     Replays,
     /// A count may be missing from the statistics.
     Statistics,
+    /// A hold may be missing from the list of them.
+    Holds,
     /// The vault may say that it cannot answer.
     Unavailable,
 }
@@ -213,7 +215,11 @@ pub fn complaints(whole: &[Said], outcome: &Outcome, exempt: Exempt) -> Vec<Stri
     for (said, whole) in said.iter().zip(whole) {
         assert_eq!(said.question, whole.question);
         let statistics = said.question.starts_with("statistics");
-        if said.replay && exempt == Exempt::Replays || statistics && exempt == Exempt::Statistics {
+        let holds = said.question == "holds";
+        if (said.replay || holds) && exempt == Exempt::Replays
+            || statistics && exempt == Exempt::Statistics
+            || holds && exempt == Exempt::Holds
+        {
             continue;
         }
         match (&said.answer, &whole.answer) {

@@ -91,7 +91,7 @@ pub(in crate::rpc) fn parse_hold_id(field: &str, text: &str) -> Parsed<HoldId> {
 }
 
 pub(in crate::rpc) fn after(text: &str) -> Parsed<HoldId> {
-    if text.is_empty() { Ok(HoldId(0)) } else { parse_hold_id("after", text) }
+    if text.is_empty() { Ok(HoldId(i64::MIN)) } else { parse_hold_id("after", text) }
 }
 
 pub(in crate::rpc) fn lifted(lifted: Gated<crate::domain::time::Timestamp>) -> proto::LiftHoldResponse {

@@ -22,6 +22,7 @@ pub(crate) trait ErasureReads {
     fn hold(&self, id: HoldId) -> Result<Option<Stamped<HoldRow>>, StoreError>;
     fn holds_of(&self, subject: SubjectId) -> Result<Vec<Stamped<HoldRow>>, StoreError>;
     fn holds(&self, tenant: &TenantId, after: HoldId, limit: usize) -> Result<Vec<Stamped<HoldRow>>, StoreError>;
+    fn holds_lifted(&self, before: Timestamp, limit: usize) -> Result<Vec<Stamped<HoldRow>>, StoreError>;
     fn records_due_between(&self, after: Timestamp, until: Timestamp) -> Result<u64, StoreError>;
     fn month(&self, tenant: &TenantId, month: i64) -> Result<Option<Stamped<MonthRow>>, StoreError>;
     fn months(&self, tenant: &TenantId, from: i64, until: i64) -> Result<Vec<Stamped<MonthRow>>, StoreError>;
@@ -35,7 +36,6 @@ pub(crate) trait ErasureWrites {
     fn insert_hold(&self, row: &HoldRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_hold(&self, row: &HoldRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn delete_hold(&self, id: HoldId) -> Result<usize, StoreError>;
-    fn expire_holds(&self, lifted_before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     fn put_month(&self, row: &MonthRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn put_tally(&self, row: &TallyRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize) -> Result<usize, StoreError>;
@@ -86,6 +86,11 @@ impl View<'_> {
         self.reads.holds(tenant, after, limit)?.into_iter().map(|row| self.checked(row)).collect()
     }
 
+    /// Holds of any tenant that were lifted before that instant.
+    pub fn holds_lifted(&self, before: Timestamp, limit: usize) -> Result<Vec<HoldRow>, StoreError> {
+        self.reads.holds_lifted(before, limit)?.into_iter().map(|row| self.checked(row)).collect()
+    }
+
     /// How many records the index has as due after the one instant and until the other.
     pub fn records_due_between(&self, after: Timestamp, until: Timestamp) -> Result<u64, StoreError> {
         self.reads.records_due_between(after, until)
@@ -127,10 +132,6 @@ impl Tx<'_> {
 
     pub fn delete_hold(&self, id: HoldId) -> Result<(), StoreError> {
         one(self.writes.delete_hold(id))
-    }
-
-    pub fn expire_holds(&self, lifted_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.writes.expire_holds(lifted_before, limit)
     }
 
     pub fn put_month(&self, row: &MonthRow) -> Result<(), StoreError> {

@@ -58,6 +58,11 @@ impl ErasureReads for Reader<'_> {
         self.all("hold", text, params![tenant.as_str(), after.0, limit], |row| stamped(row, hold))
     }
 
+    fn holds_lifted(&self, before: Timestamp, limit: usize) -> Result<Vec<Stamped<HoldRow>>, StoreError> {
+        let text = "-- holds_lifted\nSELECT * FROM hold WHERE lifted_at < ?1 ORDER BY id LIMIT ?2";
+        self.all("hold", text, params![before.0, limit], |row| stamped(row, hold))
+    }
+
     fn records_due_between(&self, after: Timestamp, until: Timestamp) -> Result<u64, StoreError> {
         let text = "-- records_due_between\nSELECT COUNT(*) FROM record WHERE due > ?1 AND due <= ?2";
         Ok(self.first("record", text, params![after.0, until.0], |row| row.get(0).map(Ok))?.unwrap_or(0))

@@ -4,7 +4,6 @@ use rusqlite::params;
 
 use super::super::read::Reader;
 use crate::domain::id::{HoldId, TenantId};
-use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::rows::SubjectRow;
 use crate::store::rows::erasure::{HoldRow, MonthRow, MonthState, TallyRow};
@@ -56,12 +55,6 @@ impl ErasureWrites for Reader<'_> {
 
     fn delete_hold(&self, id: HoldId) -> Result<usize, StoreError> {
         self.change("hold", "-- delete_hold\nDELETE FROM hold WHERE id = ?1", params![id.0])
-    }
-
-    fn expire_holds(&self, lifted_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let text = "-- expire_holds\nDELETE FROM hold WHERE id IN \
-                    (SELECT id FROM hold WHERE lifted_at < ?1 ORDER BY id LIMIT ?2)";
-        self.change("hold", text, params![lifted_before.0, limit])
     }
 
     fn put_month(&self, row: &MonthRow, stamp: &Stamp) -> Result<usize, StoreError> {
