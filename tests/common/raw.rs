@@ -29,6 +29,7 @@ pub fn filled(message: &MessageDescriptor, text: &mut dyn FnMut() -> String) -> 
             Kind::String => Value::String(text()),
             Kind::Bytes => Value::Bytes(text().into_bytes().into()),
             Kind::Message(message) => Value::Message(self::filled(&message, text)),
+            Kind::Bool => Value::Bool(true),
             Kind::Enum(_) => Value::EnumNumber(1),
             Kind::Uint32 => Value::U32(1_000_007),
             Kind::Uint64 => Value::U64(1_000_007),
