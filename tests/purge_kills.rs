@@ -198,17 +198,17 @@ fn child() {
 enum End {
     /// At this instant after it was ready.
     Killed(Duration),
-    /// By itself, at a planted point.
+    /// By itself, at a planted point, when it passes there for that time.
     #[cfg_attr(not(feature = "planted"), expect(dead_code, reason = "only builds with planted faults have the points"))]
-    At(&'static str),
+    At(&'static str, usize),
 }
 
 /// What the child said before it ended, and whether it had done all.
 fn said(folder: &Path, end: End) -> Vec<String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture", "--test-threads", "1"]).env(FOLDER, folder).env_remove(FAULT);
-    if let End::At(point) = end {
-        command.env(FAULT, point);
+    if let End::At(point, passing) = end {
+        command.env(FAULT, point).env("STRONGROOM_PLANTED_PASSING", passing.to_string());
     }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -327,7 +327,7 @@ fn trials(before: &Before, ends: impl Iterator<Item = End>) -> Result<(), String
         let said = said(folder.path(), end);
         if !said.iter().any(|line| line == "done") {
             kills += 1;
-            let name = if let End::At(point) = end { point } else { "an instant" };
+            let name = if let End::At(point, _) = end { point } else { "an instant" };
             *by_point.entry(name.to_owned()).or_default() += 1;
         }
         answers += said.len();
@@ -364,6 +364,10 @@ fn a_kill_at_any_instant_leaves_nothing_both_readable_and_reported_destroyed() {
     trials(&before, instants(count, &before)).unwrap();
 }
 
+/// Commits of the child's that destroy something: one for each that was asked for, two of the subject's, one sweep.
+#[cfg(feature = "planted")]
+const COMMITS: usize = EACH + 2 + 1;
+
 /// The points between two steps of destruction.
 #[cfg(feature = "planted")]
 const POINTS: &[&str] = &[
@@ -381,13 +385,16 @@ const POINTS: &[&str] = &[
 fn planted_ends_between_every_two_steps_leave_nothing_both_readable_and_reported_destroyed() {
     let before = Before::new();
     let count = kills() - kills() / 4;
-    trials(&before, POINTS.iter().cycle().take(count).map(|point| End::At(point))).unwrap();
+    // Every point is passed with each commit of the child's, the one amid the deletions with each record.
+    let passings = |point: &str| if point == "abort-in-destroy" { 2 + LEAVING + 2 * EACH - 2 } else { COMMITS };
+    let ends = (0..).flat_map(|round| POINTS.iter().map(move |point| End::At(point, 1 + round % passings(point))));
+    trials(&before, ends.take(count)).unwrap();
 }
 
 #[cfg(feature = "planted")]
 #[test]
 fn planted_early_answers_are_noticed() {
     let before = Before::new();
-    let wrong = trials(&before, std::iter::once(End::At("early-erasure"))).unwrap_err();
+    let wrong = trials(&before, std::iter::once(End::At("early-erasure", 1))).unwrap_err();
     assert!(wrong.contains("was reported destroyed, and is not"), "{wrong}");
 }

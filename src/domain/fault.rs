@@ -31,7 +31,7 @@ pub enum Fault {
     AbortBeforeAnswer = 55,
     /// The process ends between the destruction of a record's keys and that of its row.
     AbortInDestroy = 56,
-    /// An erasure is answered before it is committed, and the process ends in between.
+    /// An erasure is answered and not carried out.
     EarlyErasure = 57,
     /// A hold stops nothing.
     HoldsOff = 58,
@@ -39,25 +39,21 @@ pub enum Fault {
     SmallCells = 59,
 }
 
-/// Ends the process here, as a kill would, if that is planted.
-pub fn abort_at(fault: Fault) {
-    if planted(fault) {
-        std::process::abort();
-    }
-}
-
 #[cfg(not(feature = "planted"))]
 pub const fn planted(_fault: Fault) -> bool {
     false
 }
 
+#[cfg(not(feature = "planted"))]
+pub const fn abort_at(_fault: Fault) {}
+
 #[cfg(feature = "planted")]
-pub use with_the_feature::{plant, planted};
+pub use with_the_feature::{abort_at, plant, planted};
 
 #[cfg(feature = "planted")]
 mod with_the_feature {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
     use super::Fault;
 
@@ -75,6 +71,21 @@ mod with_the_feature {
     pub fn planted(fault: Fault) -> bool {
         let outside = PLANTED_OUTSIDE.get_or_init(|| std::env::var(VARIABLE).ok().and_then(|name| named(&name)));
         *outside == Some(fault) || PLANTED_HERE.load(Ordering::SeqCst) == fault as u8
+    }
+
+    /// Which passing of an abort point ends the process, from 1; the first where it is not set.
+    const PASSING: &str = "STRONGROOM_PLANTED_PASSING";
+
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    /// Ends the process here, as a kill would, if that is planted and the passing has come.
+    pub fn abort_at(fault: Fault) {
+        if planted(fault) {
+            let passing = std::env::var(PASSING).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+            if PASSED.fetch_add(1, Ordering::SeqCst) + 1 == passing {
+                std::process::abort();
+            }
+        }
     }
 
     fn named(name: &str) -> Option<Fault> {

@@ -8,6 +8,7 @@ use super::receipt::Gone;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
+use crate::domain::fault::{Fault, planted};
 use crate::domain::field::IdempotencyKey;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::EraseReason;
@@ -71,6 +72,9 @@ impl Vault {
                 let Ok(cleared) = clear(tx, &record, reason)? else { return Err(StoreError::Raced) };
                 destroy(tx, cleared, told.clone())
             };
+            if planted(Fault::EarlyErasure) {
+                return Ok(Gone { at: now, receipt: None });
+            }
             match self.store().run("erase", write).await {
                 Ok(()) => {
                     self.truncate_log().await?;

@@ -237,7 +237,7 @@ impl State {
     }
 
     fn commit(&mut self, works: &mut [Box<dyn Work>]) {
-        if planted(Fault::EarlyAcknowledgement) || planted(Fault::EarlyErasure) {
+        if planted(Fault::EarlyAcknowledgement) {
             return self.commit_early(works);
         }
         match self.try_commit(works) {
@@ -269,7 +269,6 @@ impl State {
         works.iter_mut().for_each(|work| self.savepoint(work.as_mut(), &mut appended).unwrap_or(()));
         works.iter_mut().for_each(|work| work.answer(None));
         std::thread::sleep(std::time::Duration::from_millis(20));
-        appended.abort_at(Fault::EarlyErasure);
         let _ = self.append(&appended).and_then(|_| self.batch("commit", "-- commit\nCOMMIT"));
     }
 
