@@ -12,8 +12,8 @@ use people::log;
 use strongroom::audit::entry::Action;
 use strongroom::domain::time::{Clock as _, DAY, HOUR};
 use strongroom::rpc::proto::{
-    ConfirmClockRequest, DescribeRequest, EventKind, RecordState, ReportEventRequest, ResumeSweepRequest, StatusRequest,
-    StatusResponse,
+    ConfirmClockRequest, DescribeRequest, EventKind, RecordState, ReportEventRequest, ResumeSweepRequest,
+    StatusRequest, StatusResponse,
 };
 
 fn status(house: &House) -> StatusResponse {
@@ -51,7 +51,11 @@ fn a_flood_of_false_events_is_unreadable_and_not_destroyed_until_somebody_has_lo
     falsely_signed(&house, &tokens);
     assert_eq!(house.sweep(), 100, "so many as make nobody look");
     let seen = status(&house);
-    assert!(seen.sweep_paused && seen.warnings.iter().any(|text| text.contains("retention resume")), "{:?}", seen.warnings);
+    assert!(
+        seen.sweep_paused && seen.warnings.iter().any(|text| text.contains("retention resume")),
+        "{:?}",
+        seen.warnings
+    );
     assert_eq!((seen.records_due, house.sweep()), (50, 0));
     house.stop();
     house.start();
@@ -108,7 +112,11 @@ fn its_lag_and_its_brake_are_metrics() {
         house.clock.advance(HOUR);
         house.sweep();
         // Signed for 61 days before they were stored, an hour ago.
-        assert!(shown("strongroom_sweep_lag_seconds 90000") && shown("strongroom_sweep_paused 1"), "{}", handle.render());
+        assert!(
+            shown("strongroom_sweep_lag_seconds 90000") && shown("strongroom_sweep_paused 1"),
+            "{}",
+            handle.render()
+        );
         assert!(shown("strongroom_swept_records_total 100"), "{}", handle.render());
         resume(&house);
         house.sweep();

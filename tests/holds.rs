@@ -19,8 +19,9 @@ use strongroom::domain::token::Token;
 use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
-    ApproveRequest, CorrectRequest, DescribeRequest, DetokenizeRequest, EraseReason, EraseRequest, EventKind, Field, Hold,
-    HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest, Purpose, RecordState, lift_hold_response,
+    ApproveRequest, CorrectRequest, DescribeRequest, DetokenizeRequest, EraseReason, EraseRequest, EventKind, Field,
+    Hold, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest, Purpose, RecordState,
+    lift_hold_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -166,7 +167,8 @@ fn a_hold_on_a_subject_is_on_every_record_of_it_later_ones_included_and_on_nobod
     let mut second = order(2);
     second.subject = order(1).subject;
     let (first, other) = (house.tokenize(order(1)), house.tokenize(order(3)));
-    let by_reference = PlaceHoldRequest { subject: order(1).subject, token: String::new(), ..asked("ref", HoldKind::Court) };
+    let by_reference =
+        PlaceHoldRequest { subject: order(1).subject, token: String::new(), ..asked("ref", HoldKind::Court) };
     let hold = place(&house, by_reference).unwrap();
     let later = house.tokenize(second);
     for token in [&first, &later] {
@@ -180,7 +182,8 @@ fn a_hold_on_a_subject_is_on_every_record_of_it_later_ones_included_and_on_nobod
     lift_by_two(&house, &dispute);
     erase(&house, &first, EraseReason::Controller).unwrap();
     erase(&house, &later, EraseReason::Controller).unwrap();
-    let unknown = PlaceHoldRequest { subject: "nobody".to_owned(), token: String::new(), ..asked("no", HoldKind::Court) };
+    let unknown =
+        PlaceHoldRequest { subject: "nobody".to_owned(), token: String::new(), ..asked("no", HoldKind::Court) };
     assert_eq!(reason(&place(&house, unknown).unwrap_err()), "NOT_FOUND");
 }
 
@@ -191,7 +194,8 @@ fn lifting_takes_two_people_and_is_told_under_one_number() {
     let hold = place(&house, asked(&token, HoldKind::Court)).unwrap();
     let id = lift(&house, &hold).unwrap().unwrap();
     assert_eq!(lift(&house, &hold).unwrap().as_ref(), Some(&id), "asking again finds the request that waits");
-    let own = house.run(approvals(&house, Role::PrivacyOfficer, "office").approve(ApproveRequest { approval_id: id.clone() }));
+    let own = house
+        .run(approvals(&house, Role::PrivacyOfficer, "office").approve(ApproveRequest { approval_id: id.clone() }));
     assert_eq!(reason(&own.unwrap_err()), "NOT_TWO_PEOPLE");
     assert_eq!(held_by(erase(&house, &token, EraseReason::Controller)), "court", "one person lifts nothing");
     house.run(approvals(&house, Role::Operator, "oncall").approve(ApproveRequest { approval_id: id.clone() })).unwrap();

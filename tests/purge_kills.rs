@@ -315,7 +315,8 @@ fn check(before: &Before, folder: &Path, said: &[String]) -> Result<Duration, St
     // Of the destroyed nothing is left, in whatever file.
     let connection = rusqlite::Connection::open(paths_in(folder).database).unwrap();
     let rows = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-    let left = (rows("SELECT COUNT(*) FROM record"), rows("SELECT COUNT(*) FROM dek"), rows("SELECT COUNT(*) FROM subject"));
+    let left =
+        (rows("SELECT COUNT(*) FROM record"), rows("SELECT COUNT(*) FROM dek"), rows("SELECT COUNT(*) FROM subject"));
     let kept = i64::try_from(EACH).unwrap();
     if left == (kept, 2 * kept, kept) { Ok(finished) } else { Err(format!("left over: {left:?}")) }
 }
@@ -331,10 +332,13 @@ fn trials(before: &Before, ends: impl Iterator<Item = End>) -> Result<(), String
             *by_point.entry(name.to_owned()).or_default() += 1;
         }
         answers += said.len();
-        let finished = check(before, folder.path(), &said).map_err(|what| format!("{end:?}: {what}; it said {said:?}"))?;
+        let finished =
+            check(before, folder.path(), &said).map_err(|what| format!("{end:?}: {what}; it said {said:?}"))?;
         slowest = slowest.max(finished);
     }
-    println!("{kills} kills {by_point:?}; {answers} lines said before; the slowest restart was finished after {slowest:?}");
+    println!(
+        "{kills} kills {by_point:?}; {answers} lines said before; the slowest restart was finished after {slowest:?}"
+    );
     if slowest > Duration::from_secs(10) { Err(format!("finished only after {slowest:?}")) } else { Ok(()) }
 }
 

@@ -56,7 +56,10 @@ fn check(house: &House, signed: &str, key: &str, token: &str, keys: &[i64]) -> R
     assert!([Action::Erase, Action::Desensitize].contains(&entry.action));
     let store = house.running().vault.store();
     let lines = read_after(&store.paths().ledger, store.keyring(), receipt.ledger_line - 1).unwrap();
-    assert_eq!((lines[0].0, lines[0].1.record, lines[0].1.at), (receipt.ledger_line, receipt.record, receipt.online_at));
+    assert_eq!(
+        (lines[0].0, lines[0].1.record, lines[0].1.at),
+        (receipt.ledger_line, receipt.record, receipt.online_at)
+    );
     receipt
 }
 
@@ -150,7 +153,8 @@ fn the_command_verifies_offline_and_names_what_is_wrong() {
     write("cut.txt", &erased.receipt[..200]);
     let stranger = strongroom::crypto::signer::Signer::generate(&strongroom::crypto::entropy::SeededEntropy::new(5));
     write("stranger.key", &strongroom::crypto::note::key_text(&stranger.public()));
-    let good = offline(&folder, &["receipt", "verify", "receipt.txt", "--key", "vault.key", "--token-file", "token.txt"]);
+    let good =
+        offline(&folder, &["receipt", "verify", "receipt.txt", "--key", "vault.key", "--token-file", "token.txt"]);
     assert!(good.status.success(), "{good:?}");
     let said: Value = serde_json::from_slice(&good.stdout).unwrap();
     assert_eq!((said["good"].as_bool(), said["token_checked"].as_bool()), (Some(true), Some(true)));

@@ -100,7 +100,10 @@ fn nothing_that_tells_one_person_from_another_outlives_the_month() {
     assert_eq!(count("SELECT COUNT(*) FROM month WHERE length(key) > 0"), 1);
     let key: Vec<u8> = database.query_row("SELECT key FROM month", [], |row| row.get(0)).unwrap();
     pass(&house, 26);
-    assert_eq!((count("SELECT COUNT(*) FROM tally"), count("SELECT COUNT(*) FROM month WHERE length(key) > 0")), (0, 0));
+    assert_eq!(
+        (count("SELECT COUNT(*) FROM tally"), count("SELECT COUNT(*) FROM month WHERE length(key) > 0")),
+        (0, 0)
+    );
     for file in ["strongroom.db", "strongroom.db-wal"] {
         let bytes = std::fs::read(house.data().join(file)).unwrap();
         assert!(!bytes.windows(key.len()).any(|window| window == key), "the month's key is still in {file}");
@@ -247,7 +250,8 @@ fn attack(fault_is_planted: bool) -> (Vec<BTreeSet<String>>, usize) {
     for (day, request) in when {
         pass(&house, day - today);
         today = day;
-        let strongroom::rpc::proto::field_value::Value::Address(address) = request.fields[1].value.clone().unwrap() else {
+        let strongroom::rpc::proto::field_value::Value::Address(address) = request.fields[1].value.clone().unwrap()
+        else {
             unreachable!()
         };
         let (customer, country) = (request.subject.clone(), address.country.clone());

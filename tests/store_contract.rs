@@ -12,7 +12,9 @@ use strongroom::crypto::entropy::OsEntropy;
 use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::mac::IndexTag;
 use strongroom::crypto::root::RootKey;
-use strongroom::domain::id::{DekId, Epoch, ErasureId, GrantId, HoldId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
+use strongroom::domain::id::{
+    DekId, Epoch, ErasureId, GrantId, HoldId, PolicyVersion, RecordId, Revision, SubjectId, TenantId,
+};
 use strongroom::domain::time::{DAY, SimulatedClock, Timestamp};
 use strongroom::domain::token::TokenDigest;
 use strongroom::domain::vocabulary::{Class, EraseReason, Field, HoldKind};
@@ -665,7 +667,8 @@ fn a_hold_is_on_its_record_or_subject_until_it_is_lifted_and_remembered_for_its_
     write(&store, move |tx| rows.iter().try_for_each(|row| tx.insert_hold(row)));
     let of = |subject| store.read(|view| view.holds_of(SubjectId(subject))).unwrap();
     assert_eq!(of(7), holds[..2]);
-    let on = |record: i64| of(7).into_iter().filter(|hold| hold.is_on(RecordId(record))).map(|hold| hold.id.0).collect();
+    let on =
+        |record: i64| of(7).into_iter().filter(|hold| hold.is_on(RecordId(record))).map(|hold| hold.id.0).collect();
     assert_eq!((on(70), on(71)), (vec![1, 2], vec![2]));
     let lifted = HoldRow { reference: Vec::new(), lifted_at: Some(NOW.plus(5)), ..hold(1, 7, Some(70)) };
     let row = lifted.clone();
@@ -726,7 +729,12 @@ fn an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit(backen
     assert_eq!(told.len(), 100 - 14);
     let mut entries = Vec::new();
     let mut each = |packed: Vec<u8>| entries.extend(unpack(&packed).unwrap());
-    store.audit_batches(&mut |batch, _| { each(batch.entries); true }).unwrap();
+    store
+        .audit_batches(&mut |batch, _| {
+            each(batch.entries);
+            true
+        })
+        .unwrap();
     let keyring = Arc::clone(store.keyring());
     let lines = read_after(&store.paths().ledger, &keyring, 0).unwrap();
     for (n, place, line) in told {

@@ -20,8 +20,8 @@ use strongroom::rpc::proto::erase_subject_response::News;
 use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::{
     ApproveRequest, CorrectRequest, DescribeRequest, EraseReason, EraseSubjectRequest, EventKind, Field,
-    GetDeliveryRequest, HoldKind, KeepReason, KeptRecord, LiftHoldRequest, PlaceHoldRequest, RecordState, TokenizeRequest,
-    lift_hold_response,
+    GetDeliveryRequest, HoldKind, KeepReason, KeptRecord, LiftHoldRequest, PlaceHoldRequest, RecordState,
+    TokenizeRequest, lift_hold_response,
 };
 use strongroom::vault::{EraseSubject, SubjectNews, Which};
 use tonic::transport::Channel;
@@ -129,8 +129,7 @@ fn a_cancellation_destroys_every_record_revision_grant_and_key_and_the_subject_i
     let mut told: Vec<_> = list.receipts.iter().map(|one| Receipt::verify(one, &key).unwrap()).collect();
     assert!(told.iter().all(|receipt| receipt.reason == Reason::Cancellation));
     told.sort_by_key(|receipt| receipt.record);
-    let mut digests: Vec<_> =
-        tokens.iter().map(|token| Token::parse(token).unwrap().digest(&house.tenant())).collect();
+    let mut digests: Vec<_> = tokens.iter().map(|token| Token::parse(token).unwrap().digest(&house.tenant())).collect();
     digests.sort();
     assert_eq!(told.into_iter().map(|receipt| receipt.record).collect::<Vec<_>>(), digests);
     for token in &tokens {
@@ -159,7 +158,8 @@ fn asking_again_answers_the_same_list_by_whichever_name() {
     house.stop();
     house.start();
     assert_eq!(same(erase(&house, by_token(&gone, EraseReason::Cancellation)).unwrap()), expected, "after a restart");
-    let anew = EraseSubjectRequest { idempotency_key: "anew".to_owned(), ..by_token(&waits, EraseReason::Cancellation) };
+    let anew =
+        EraseSubjectRequest { idempotency_key: "anew".to_owned(), ..by_token(&waits, EraseReason::Cancellation) };
     assert_eq!(same(erase(&house, anew).unwrap()), expected, "a fresh key, by the other record");
     let by_name = by_reference(ANNA, EraseReason::Cancellation);
     assert_eq!(same(erase(&house, by_name.clone()).unwrap()), expected, "by reference");
@@ -168,7 +168,10 @@ fn asking_again_answers_the_same_list_by_whichever_name() {
     // When the last record has gone, the reference leads nowhere; the key and the tokens still do.
     house.event(&waits, EventKind::RefundSettled, 0).unwrap();
     assert_eq!(house.sweep(), 1);
-    for request in [by_name.clone(), EraseSubjectRequest { idempotency_key: "t".to_owned(), ..by_token(&gone, EraseReason::Minor) }] {
+    for request in [
+        by_name.clone(),
+        EraseSubjectRequest { idempotency_key: "t".to_owned(), ..by_token(&gone, EraseReason::Minor) },
+    ] {
         let list = erase(&house, request).unwrap();
         assert_eq!((list.receipts.len(), list.kept.len()), (2, 0));
     }
@@ -249,7 +252,8 @@ fn whoever_comes_back_is_a_customer_again() {
     assert_eq!(list.kept.len(), 1, "what came later is none of its business");
     house.event(&waits, EventKind::RefundSettled, 0).unwrap();
     assert_eq!((house.sweep(), state(&house, &later).0), (1, RecordState::Live));
-    let anew = EraseSubjectRequest { idempotency_key: "anew".to_owned(), ..by_token(&later, EraseReason::Cancellation) };
+    let anew =
+        EraseSubjectRequest { idempotency_key: "anew".to_owned(), ..by_token(&later, EraseReason::Cancellation) };
     assert_eq!(erase(&house, anew).unwrap().destroyed, 1);
 }
 

@@ -110,7 +110,9 @@ impl Whole {
             _ if place == "record.subject" => Exempt::Replays,
             // So is a hold by what it is on.
             _ if place == "hold.tenant" => Exempt::Holds,
-            _ if ["tally.tenant", "tally.month", "month.tenant", "month.month"].contains(&place.as_str()) => Exempt::Statistics,
+            _ if ["tally.tenant", "tally.month", "month.tenant", "month.month"].contains(&place.as_str()) => {
+                Exempt::Statistics
+            }
             _ if place == "meta.key" => Exempt::Unavailable,
             _ => Exempt::Nothing,
         };

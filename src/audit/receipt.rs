@@ -28,8 +28,7 @@ use crate::domain::vocabulary::{Class, EraseReason};
 const KIND: &str = "strongroom/receipt/v1";
 
 /// How the vault erases.
-const METHOD: &str =
-    "data keys destroyed; values, grants, index entries and holds deleted; write-ahead log truncated";
+const METHOD: &str = "data keys destroyed; values, grants, index entries and holds deleted; write-ahead log truncated";
 
 /// What a receipt says.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -88,7 +88,8 @@ async fn whole_subject(args: &Args, request: EraseSubjectRequest) -> Result<(), 
     let (mut erased, mut receipts, mut kept) = (0, 0, Vec::new());
     loop {
         let next = timeout(client::PATIENCE, stream.message()).await;
-        let next = next.map_err(|_| Failure::unreachable("no answer within 30 seconds; the erasure goes on without us"))?;
+        let next =
+            next.map_err(|_| Failure::unreachable("no answer within 30 seconds; the erasure goes on without us"))?;
         let Some(message) = next? else { break };
         match message.news {
             Some(News::Destroyed(count)) => {

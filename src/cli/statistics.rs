@@ -57,9 +57,10 @@ fn class(cell: &PublishedCell) -> &'static str {
 }
 
 fn shown(month: &PublishedMonth) -> Value {
-    let cells = month.cells.iter().map(|cell| {
-        json!({ "class": class(cell), "country": cell.country, "records": cell.records })
-    });
+    let cells = month
+        .cells
+        .iter()
+        .map(|cell| json!({ "class": class(cell), "country": cell.country, "records": cell.records }));
     json!({ "month": month.month, "cells": cells.collect::<Vec<_>>(), "other": month.other })
 }
 

@@ -66,7 +66,8 @@ pub fn open<'a>(note: &'a str, kind: &str, key: &PublicKey) -> Result<&'a str, N
         let Some((id, signature)) = signature.split_first_chunk::<4>().filter(|_| name == NAME) else { continue };
         if *id == key_id(key) {
             let signature = signature.try_into().map_err(|_| NoteError::BadSignature)?;
-            found = if key.verify(text.as_bytes(), signature) { Ok(text) } else { return Err(NoteError::BadSignature) };
+            found =
+                if key.verify(text.as_bytes(), signature) { Ok(text) } else { return Err(NoteError::BadSignature) };
         }
     }
     found

@@ -83,8 +83,7 @@ mod tests {
     #[test]
     fn a_record_that_came_later_lives_by_its_policy() {
         let facts = facts(&[]);
-        let leaving =
-            Leaving { at: STORED.plus(-1), reason: EraseReason::Cancellation, story: ErasureId([1; 16]) };
+        let leaving = Leaving { at: STORED.plus(-1), reason: EraseReason::Cancellation, story: ErasureId([1; 16]) };
         let policy = Policy::parse(Policy::KITCHENWARE).unwrap().due(&facts).unwrap();
         assert_eq!(leaving.due(&facts, policy.clone()), policy);
     }

@@ -6,7 +6,9 @@ pub mod erasure;
 
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
-use crate::domain::id::{CallerName, DekId, Epoch, ErasureId, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
+use crate::domain::id::{
+    CallerName, DekId, Epoch, ErasureId, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId,
+};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{Class, EraseReason, Field};

@@ -7,9 +7,7 @@ pub(crate) mod erasure;
 use std::ops::Deref;
 
 use super::ledger::LedgerEntry;
-use super::rows::{
-    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, SubjectRow, TombstoneRow,
-};
+use super::rows::{Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, SubjectRow, TombstoneRow};
 use super::{HeadStamp, StoreError};
 use crate::audit::entry::Entry;
 use crate::audit::tree::Frontier;

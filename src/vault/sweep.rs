@@ -18,10 +18,10 @@ use crate::domain::time::{MINUTE, SECOND, Timestamp};
 use crate::domain::vocabulary::EraseReason;
 use crate::policy::forecast::Window;
 use crate::policy::retention::{self, DueReason};
-use crate::store::{StoreError, Tx};
 use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
 use crate::store::rows::erasure::TallyRow;
+use crate::store::{StoreError, Tx};
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
 const CHUNK: usize = 20;

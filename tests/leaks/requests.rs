@@ -15,10 +15,10 @@ use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS, DescribeRequest,
-    DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue, GetDeliveryRequest,
-    GrantShipmentRequest, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest, Purpose,
-    ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest,
-    TokenizeStreamRequest, tokenize_stream_response,
+    DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue,
+    GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest,
+    Purpose, ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest, TokenizeStreamRequest,
+    tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -340,7 +340,11 @@ fn erased_by_subject(served: &mut Served, canaries: &mut Canaries, shop: &mut Sh
     assert!(listed.iter().any(|hold| hold.case_reference == case_reference));
     for request in [
         PlaceHoldRequest { case_reference: canaries.word("other-case"), ..place.clone() },
-        PlaceHoldRequest { case_reference: canaries.word("case") + "\u{7}", idempotency_key: canaries.word("key"), ..place.clone() },
+        PlaceHoldRequest {
+            case_reference: canaries.word("case") + "\u{7}",
+            idempotency_key: canaries.word("key"),
+            ..place.clone()
+        },
         PlaceHoldRequest { subject: canaries.word("subject"), idempotency_key: canaries.word("key"), ..place.clone() },
         PlaceHoldRequest {
             token: String::new(),
@@ -376,7 +380,8 @@ fn erased_by_subject(served: &mut Served, canaries: &mut Canaries, shop: &mut Sh
             served.heard.push(("news of an erasure".to_owned(), message.encode_to_vec()));
         }
     }
-    let unknown = EraseSubjectRequest { idempotency_key: canaries.word("key"), subject: canaries.word("nobody"), ..leave };
+    let unknown =
+        EraseSubjectRequest { idempotency_key: canaries.word("key"), subject: canaries.word("nobody"), ..leave };
     let answer = served.run(office.erase_subject(unknown));
     served.refused("an erasure of nobody", answer);
 }

@@ -11,7 +11,8 @@ use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::root::RootKey;
 use strongroom::domain::caller::{Caller, CallerId, CallerKeys, CertificateHash, Role, SpkiHash};
 use strongroom::domain::field::{
-    Address, CaseReference, CustomerReference, Email, FieldValue, IdempotencyKey, Name, PaymentAccount, Phone, RawAddress, Serial,
+    Address, CaseReference, CustomerReference, Email, FieldValue, IdempotencyKey, Name, PaymentAccount, Phone,
+    RawAddress, Serial,
 };
 use strongroom::domain::id::{ApprovalId, GrantId, Revision};
 use strongroom::domain::time::{Clock, DAY, SimulatedClock, Timestamp};
@@ -21,8 +22,9 @@ use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
 use strongroom::store::{Store, StoreError, StorePaths};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, EraseSubject, Error, Gated, GrantShipment, Named, OnTheMachine, Parts, PlaceHold,
-    ReportEvent, ResumeCaller, RevokeShipment, SubjectNews, RootStatus, SuspendCaller, Tokenize, Vault, Which, Word, enrol_on_the_machine,
+    Call, ConfirmDelivery, Correct, Erase, EraseSubject, Error, Gated, GrantShipment, Named, OnTheMachine, Parts,
+    PlaceHold, ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SubjectNews, SuspendCaller, Tokenize, Vault,
+    Which, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -220,7 +220,12 @@ pub fn statistics(out: &mut Transcript, shop: &Shop<'_>, year: &Year) -> Result<
     let months = shop.stage.published()?;
     let (mut published, mut right, mut fewest, mut by_country) = (0, true, usize::MAX, BTreeMap::<String, u64>::new());
     let customers = |orders: &[usize]| {
-        orders.iter().filter_map(|order| shop.orders.get(*order)).map(|order| &order.customer).collect::<BTreeSet<_>>().len()
+        orders
+            .iter()
+            .filter_map(|order| shop.orders.get(*order))
+            .map(|order| &order.customer)
+            .collect::<BTreeSet<_>>()
+            .len()
     };
     for month in &months {
         // The file and the stories say what happened; what is published must be that, but for what is too small to be told.

@@ -10,10 +10,8 @@ use super::sql;
 use crate::audit::verify::Batch;
 use crate::domain::id::{DekId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
-use crate::store::rows::{
-    DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, SubjectRow, TombstoneRow,
-};
 use crate::store::rows::erasure::Erased;
+use crate::store::rows::{DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, SubjectRow, TombstoneRow};
 use crate::store::tx::{Stamp, Writes};
 use crate::store::{HeadStamp, StoreError};
 

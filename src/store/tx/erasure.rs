@@ -48,12 +48,7 @@ impl View<'_> {
     }
 
     /// A subject's records by age, from the one after `after` on. The column is an index, as `due` is.
-    pub fn records_of(
-        &self,
-        subject: SubjectId,
-        after: RecordId,
-        limit: usize,
-    ) -> Result<Vec<RecordId>, StoreError> {
+    pub fn records_of(&self, subject: SubjectId, after: RecordId, limit: usize) -> Result<Vec<RecordId>, StoreError> {
         self.reads.records_of(subject, after, limit)
     }
 
