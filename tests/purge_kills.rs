@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use story::{OFFICER, SHOP, call, paths_in};
 use strongroom::crypto::entropy::{OsEntropy, SeededEntropy, array};
 use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::root::RootKey;
 use strongroom::domain::field::{CustomerReference, FieldValue, IdempotencyKey, Name, Phone};
-use strongroom::domain::time::{Clock, DAY, SimulatedClock, Timestamp};
+use strongroom::domain::time::{Clock, DAY, SimulatedClock, SystemClock, Timestamp};
 use strongroom::domain::token::Token;
 use strongroom::domain::vocabulary::{Class, EraseReason, EventKind, Field, Outcome, Purpose};
 use strongroom::policy::retention::Policy;
@@ -85,6 +85,11 @@ fn open(folder: &Path, now: Timestamp) -> Vault {
         root: RootStatus::default(),
     };
     run(Vault::open(parts)).unwrap()
+}
+
+/// The machine's clock since it was started.
+fn boot() -> Duration {
+    Duration::from_micros(u64::try_from(SystemClock::new().boot()).unwrap())
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -254,7 +259,7 @@ fn states(vault: &Vault, token: &[u8; 20]) -> (bool, bool) {
 
 /// Opens the vault again after the child's end, and holds what it answers against what the child said.
 fn check(before: &Before, folder: &Path, said: &[String]) -> Result<Duration, String> {
-    let restarted = Instant::now();
+    let restarted = boot();
     let vault = open(folder, NOW);
     // What was reported, before anything else has had a chance to finish it.
     let reported: BTreeSet<&str> = said.iter().map(String::as_str).collect();
@@ -302,7 +307,7 @@ fn check(before: &Before, folder: &Path, said: &[String]) -> Result<Duration, St
             }
         }
     });
-    let finished = restarted.elapsed();
+    let finished = boot() - restarted;
     for (road, tokens) in &before.tokens {
         for (n, token) in tokens.iter().enumerate() {
             let expected = if *road == Road::Kept { (true, false) } else { (false, true) };
@@ -353,9 +358,9 @@ fn instants(count: usize, before: &Before) -> impl Iterator<Item = End> + use<> 
     println!("STRONGROOM_SEED={seed}");
     // As long as an unhurried run takes on this machine, so that instants fall all over it.
     let folder = before.copy();
-    let started = Instant::now();
+    let started = boot();
     assert_eq!(said(folder.path(), End::Killed(Duration::from_secs(60))).last().map(String::as_str), Some("done"));
-    let whole = u64::try_from(started.elapsed().as_micros()).unwrap() * 2 / 3;
+    let whole = u64::try_from((boot() - started).as_micros()).unwrap() * 2 / 3;
     let dice = SeededEntropy::new(seed);
     (0..count).map(move |_| End::Killed(Duration::from_micros(u64::from_le_bytes(array(&dice)) % whole)))
 }
