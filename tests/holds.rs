@@ -1,8 +1,4 @@
 //! Legal holds: placed by the privacy officer, lifted by two people, stopping destruction and never the refusal to read.
-//!
-//! Faults planted once, each of which turned one of these tests red: `holds-off` (below, by itself); the hold not looked at
-//! again in the transaction that destroys; a minor's erasure that waits for every hold; holds of a subject not asked; the
-//! sweeper that does not look again after a hold was lifted; a deleted hold's row not missed.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,7 +1,4 @@
 //! Every erasure has a receipt, whoever erases: signed, verified offline with the public key alone, and true in every line.
-//!
-//! Faults planted once, each of which turned one of these tests red: the log's and the ledger's numbers one too low; the keys
-//! of grants left out; `Receipt::verify` without its signature; the receipt made before the commit of a batch.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
