@@ -286,8 +286,8 @@ fn an_erasure_that_is_cut_off_is_unreadable_at_once_and_carried_on_without_the_c
     assert_eq!(state(&house, last), (RecordState::Expired, "by cancellation".to_owned()));
     house.stop();
     house.start();
-    assert_eq!(state(&house, last).0, RecordState::Expired);
-    // The first step of the sweeper came with the start.
+    // The sweeper went on with the start, and may be done by now.
+    assert!([RecordState::Expired, RecordState::Erased].contains(&state(&house, last).0));
     assert!(house.sweep() <= 30);
     assert_eq!(rows(&house), [0; 6]);
     let by_vault = log(&house).into_iter().filter(|entry| entry.request == call.request && entry.actor == Actor::Vault);

@@ -127,7 +127,11 @@ impl Vault {
             if let Some(row) = known {
                 let story = ErasureId(row.token.0);
                 // The request is filed under the subject's number.
-                let goes_on = self.store().read(|view| view.subject(SubjectId(row.record.0)))?;
+                let id = SubjectId(row.record.0);
+                let goes_on = self.store().read(|view| view.subject(id))?;
+                if goes_on.is_none() && self.store().read(|view| view.subject_has_records(id))? {
+                    return Err(Error::Tampered { table: "subject" });
+                }
                 self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                 return Ok(going(story, goes_on.map(|subject| subject.id)));
             }

@@ -39,9 +39,9 @@ impl ErasureReads for Reader<'_> {
         after: Option<TokenDigest>,
         limit: usize,
     ) -> Result<Vec<Stamped<TombstoneRow>>, StoreError> {
-        let text =
-            "-- tombstones_of\nSELECT * FROM tombstone WHERE story = ?1 AND digest > ?2 ORDER BY digest LIMIT ?3";
-        let after = after.map(|digest| digest.0.to_vec()).unwrap_or_default();
+        let text = "-- tombstones_of\nSELECT * FROM tombstone WHERE story = ?1 AND (?2 IS NULL OR digest > ?2) \
+                    ORDER BY digest LIMIT ?3";
+        let after = after.map(|digest| digest.0);
         self.all("tombstone", text, params![story.0, after, limit], |row| stamped(row, tombstone))
     }
 
