@@ -2,7 +2,7 @@
 //! by an argument (every user of a machine can read those), and leave only where the command exists to print them.
 
 mod approve;
-mod audit;
+pub mod audit;
 mod callers;
 mod certs;
 pub mod client;
@@ -16,18 +16,25 @@ mod detokenize;
 pub mod dev;
 mod erase;
 mod event;
+mod find;
 mod grant;
 mod hold;
 mod import;
+mod inquire;
 mod keys;
 pub mod mint;
 mod receipt;
 mod resume_sweep;
+mod process;
+mod policy;
 mod revoke;
+mod seal;
 pub mod serve;
 mod statistics;
+mod shares;
 mod status;
 mod tokenize;
+mod unseal;
 
 use std::process::ExitCode;
 
@@ -59,6 +66,7 @@ enum Command {
     Detokenize(detokenize::Args),
     Correct(correct::Args),
     Describe(describe::Args),
+    Find(find::Args),
     Erase(erase::Args),
     Event(event::Args),
     Grant(grant::Args),
@@ -70,9 +78,13 @@ enum Command {
     Receipt(receipt::Args),
     Status(status::Args),
     Statistics(statistics::Args),
+    Seal(seal::Args),
+    Unseal(unseal::Args),
     /// Matters of retention.
     #[command(subcommand)]
     Retention(Retention),
+    #[command(subcommand)]
+    Policy(policy::Args),
     #[command(subcommand)]
     Certs(certs::Args),
     #[command(subcommand)]
@@ -83,6 +95,8 @@ enum Command {
     Callers(callers::Args),
     #[command(subcommand)]
     Approve(approve::Args),
+    #[command(subcommand)]
+    Inquire(inquire::Args),
 }
 
 #[derive(Subcommand)]
@@ -93,6 +107,7 @@ enum Retention {
 
 /// Runs the command line to its exit code.
 pub fn main() -> ExitCode {
+    process::harden();
     crate::telemetry::init_panic_hook();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
@@ -102,12 +117,15 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => keys::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Callers(args) => callers::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Approve(args) => client(approve::run(args)),
+        Command::Inquire(args) => client(inquire::run(args)),
         Command::Import(args) => client(import::run(args)),
         Command::Tokenize(args) => client(tokenize::run(args)),
         Command::Detokenize(args) => client(detokenize::run(args)),
         Command::Correct(args) => client(correct::run(args)),
         Command::Describe(args) => client(describe::run(args)),
+        Command::Find(args) => client(find::run(args)),
         Command::Erase(args) => client(erase::run(args)),
         Command::Event(args) => client(event::run(args)),
         Command::Grant(args) => client(grant::run(args)),
@@ -117,6 +135,8 @@ pub fn main() -> ExitCode {
         Command::Receipt(args) => receipt::run(args),
         Command::Status(args) => client(status::run(args)),
         Command::Statistics(args) => client(statistics::run(args)),
+        Command::Seal(args) => client(seal::run(args)),
+        Command::Unseal(args) => client(unseal::run(args)),
         Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
         Command::Retention(Retention::Resume(args)) => client(resume_sweep::run(args)),
     };

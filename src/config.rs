@@ -1,6 +1,9 @@
 //! The server's configuration: `RawConfig` is what the file says, `Config` what it means. INVARIANT: a `Config` is whole and
 //! free of contradictions, or the file is refused with line, key and reason; secrets are named by path, never written inline.
 
+mod keys;
+mod audit;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -13,15 +16,20 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::crypto::root::RootSource;
+use crate::audit::checkpoint::BadLogName;
+use crate::crypto::root::{AwsKms, BadAddress, BadCredentialName, BadSplit, Pkcs11, RootSource, Split, Transit};
 use crate::domain::caller::Role;
 use crate::domain::field::{BadPattern, SerialPattern};
 use crate::domain::id::{BadName, CallerName, TenantId};
-use crate::policy::retention::{Policy, PolicyError};
+use crate::policy::limits::Limits;
+use crate::policy::retention::{Parameters, Policy, PolicyError};
 use crate::rpc::listener::ListenerConfig;
 use crate::rpc::trust::{AnchorFile, TrustFiles};
 use crate::store::StorePaths;
 use crate::telemetry::{Format, Level, LogConfig};
+use crate::vault::KeySettings;
+
+pub use audit::AuditConfig;
 
 /// All that a server needs to start.
 #[derive(Clone, Debug)]
@@ -36,8 +44,18 @@ pub struct Config {
     pub policies: BTreeMap<TenantId, Policy>,
     pub serial_patterns: BTreeMap<CallerName, SerialPattern>,
     pub log: LogConfig,
+    /// Bytes kept back on each of the store's disks, so that a full one can still erase.
+    pub reserve: u64,
+    pub limits: Limits,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
     /// How often the sweeper looks for records that are due.
     pub sweep_interval: Duration,
+    /// Whether a server of this configuration is confined to the files, ports and system calls that it needs.
+    pub sandbox: bool,
+    /// How the keyring and its epochs are kept.
+    pub keys: KeySettings,
+    pub audit: AuditConfig,
 }
 
 /// Why a configuration is refused, and where.
@@ -79,10 +97,30 @@ pub enum Reason {
     NotATrustDomain,
     #[error("is not between {0}")]
     OutOfRange(&'static str),
+    #[error("is less than {0}")]
+    TooShort(&'static str),
     #[error("is no duration, like 5s, 1m or PT5S")]
     NotADuration,
-    #[error("name either passphrase_file or key_file")]
+    #[error("name exactly one of passphrase_file, key_file, credential, transit, pkcs11, aws_kms and shares")]
     OneRoot,
+    #[error("is no size, like 64MiB or 1GiB, or 0 for none")]
+    NotASize,
+    #[error(
+        "is reachable from other machines, without a password and in the clear; set allow_remote = true if that is meant"
+    )]
+    RemoteMetrics,
+    #[error(transparent)]
+    Credential(#[from] BadCredentialName),
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    #[error(transparent)]
+    Split(#[from] BadSplit),
+    #[error(
+        "is no plain name: 1 to {0} printable characters, and for a path's part only A-Z, a-z, 0-9, '.', '-' and '_'"
+    )]
+    NotPlain(usize),
+    #[error("this build cannot ask AWS KMS: build it with `--features aws-kms`")]
+    NoKms,
     #[error(transparent)]
     Name(#[from] BadName),
     #[error(transparent)]
@@ -94,9 +132,13 @@ pub enum Reason {
              auditor, key-admin"
     )]
     NotARole,
+    #[error(transparent)]
+    LogName(#[from] BadLogName),
+    #[error("is no http:// or https:// address")]
+    NotAUrl,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
-    #[error("is no policy of this build; there is: builtin:kitchenware")]
+    #[error("is no policy of this build; there are: builtin:kitchenware, builtin:general, builtin:cross-border")]
     NotBuiltin,
     #[error("{}: {source}", path.display())]
     Policy { path: PathBuf, source: Box<PolicyError> },
@@ -114,8 +156,18 @@ struct RawConfig {
     tls: RawTls,
     data: RawData,
     root: Spanned<RawRoot>,
+    next_root: Option<Spanned<RawRoot>>,
+    #[serde(default)]
+    keys: keys::RawKeys,
     #[serde(default)]
     log: RawLog,
+    #[serde(default)]
+    process: RawProcess,
+    #[serde(default)]
+    limits: BTreeMap<Spanned<String>, RawLimit>,
+    metrics: Option<RawMetrics>,
+    #[serde(default)]
+    audit: audit::RawAudit,
     tenant: Vec<RawTenant>,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
@@ -145,6 +197,26 @@ struct RawData {
     database: PathBuf,
     ledger: PathBuf,
     keyring: PathBuf,
+    reserve: Option<Spanned<String>>,
+}
+
+/// Of one role; what is left out is as usual.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLimit {
+    calls_per_second: Option<Spanned<i64>>,
+    burst: Option<Spanned<i64>>,
+    connections: Option<Spanned<i64>>,
+    refusals_per_minute: Option<Spanned<i64>>,
+    misses_per_minute: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetrics {
+    address: Spanned<String>,
+    #[serde(default)]
+    allow_remote: bool,
 }
 
 #[derive(Deserialize)]
@@ -152,8 +224,48 @@ struct RawData {
 struct RawRoot {
     passphrase_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    credential: Option<Spanned<String>>,
+    transit: Option<RawTransit>,
+    pkcs11: Option<RawPkcs11>,
+    aws_kms: Option<Spanned<RawAwsKms>>,
+    shares: Option<Spanned<RawShares>>,
     #[serde(default)]
     allow_same_device: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTransit {
+    address: Spanned<String>,
+    mount: Option<Spanned<String>>,
+    key: Spanned<String>,
+    token_file: PathBuf,
+    ca: Option<PathBuf>,
+    namespace: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPkcs11 {
+    module: PathBuf,
+    token: Spanned<String>,
+    key: Spanned<String>,
+    pin_file: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAwsKms {
+    key_id: Spanned<String>,
+    region: Option<Spanned<String>>,
+    endpoint: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawShares {
+    shares: i64,
+    threshold: i64,
 }
 
 #[derive(Deserialize, Default)]
@@ -167,10 +279,25 @@ struct RawLog {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawProcess {
+    sandbox: bool,
+}
+
+impl Default for RawProcess {
+    fn default() -> Self {
+        Self { sandbox: true }
+    }
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawTenant {
     name: Spanned<String>,
     policy: Spanned<String>,
+    /// The shop's own figures for the policy's parameters.
+    #[serde(default)]
+    parameters: Parameters,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +320,8 @@ type At = (Range<usize>, &'static str, Reason);
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7443);
 const DEFAULT_SWEEP: Duration = Duration::from_secs(5);
+const MIB: u64 = 1 << 20;
+const DEFAULT_RESERVE: u64 = 64 * MIB;
 
 impl Config {
     /// Reads a configuration file and the policies it names. Relative paths start at the file's folder.
@@ -213,24 +342,38 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         .map_err(|error| (error.span().unwrap_or(0..0), "", Reason::Shape(error.message().to_owned())))?;
     let path = |path: PathBuf| folder.join(path);
     let allow_same_device = raw.root.get_ref().allow_same_device;
+    let keyring = path(raw.data.keyring);
+    let trust_domain = trust_domain(raw.trust_domain)?;
+    let audit = audit::audit(&raw.audit, &trust_domain, folder)?;
+    let root = root(raw.root, folder)?;
+    let keys = keys::keys(&raw.keys, raw.next_root, keyring.clone(), folder)?;
+    // A PKCS#11 module is foreign code: it loads libraries and opens files and devices of its own choosing.
+    let is_foreign = |root: &RootSource| matches!(root, RootSource::Pkcs11(_));
+    let sandbox = raw.process.sandbox && !is_foreign(&root) && !keys.next_root.as_ref().is_some_and(is_foreign);
     Ok(Config {
+        keys,
         listener: listener(&raw.listen)?,
         trust: TrustFiles {
             certificate: path(raw.tls.certificate),
             key: path(raw.tls.key),
             roots: path(raw.tls.roots),
             crls: raw.tls.crls.into_iter().map(path).collect(),
-            trust_domain: trust_domain(raw.trust_domain)?,
+            trust_domain,
             anchors: anchors(&raw.anchor, folder)?,
         },
+        reserve: raw.data.reserve.as_ref().map_or(Ok(DEFAULT_RESERVE), reserve)?,
+        limits: limits(&raw.limits)?,
+        metrics: raw.metrics.as_ref().map(metrics).transpose()?,
         store: StorePaths { database: path(raw.data.database), ledger: path(raw.data.ledger) },
-        keyring: path(raw.data.keyring),
-        root: root(raw.root, folder)?,
+        keyring,
+        root,
         allow_same_device,
         policies: policies(&raw.tenant, folder)?,
         serial_patterns: serial_patterns(&raw.carrier)?,
         log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
         sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
+        sandbox,
+        audit,
     })
 }
 
@@ -257,24 +400,97 @@ fn trust_domain(raw: Spanned<String>) -> Result<String, At> {
     Ok(raw.into_inner())
 }
 
+/// The one source that is named.
 fn root(raw: Spanned<RawRoot>, folder: &Path) -> Result<RootSource, At> {
     let span = raw.span();
-    match raw.into_inner() {
-        RawRoot { passphrase_file: Some(path), key_file: None, .. } => {
-            Ok(RootSource::PassphraseFile { path: folder.join(path) })
-        }
-        RawRoot { passphrase_file: None, key_file: Some(path), .. } => {
-            Ok(RootSource::KeyFile { path: folder.join(path) })
-        }
+    let raw = raw.into_inner();
+    let mut named = Vec::new();
+    if let Some(path) = raw.passphrase_file {
+        named.push(RootSource::PassphraseFile { path: folder.join(path) });
+    }
+    if let Some(path) = raw.key_file {
+        named.push(RootSource::KeyFile { path: folder.join(path) });
+    }
+    if let Some(name) = raw.credential {
+        let refused = |bad: BadCredentialName| (name.span(), "root.credential", bad.into());
+        named.push(RootSource::Credential { name: name.get_ref().parse().map_err(refused)? });
+    }
+    if let Some(raw) = raw.transit {
+        named.push(RootSource::Transit(transit(raw, folder)?));
+    }
+    if let Some(raw) = raw.pkcs11 {
+        named.push(RootSource::Pkcs11(Pkcs11 {
+            module: folder.join(raw.module),
+            token: label(raw.token, "root.pkcs11.token", 32)?,
+            key: label(raw.key, "root.pkcs11.key", 255)?,
+            pin_file: folder.join(raw.pin_file),
+        }));
+    }
+    if let Some(raw) = raw.aws_kms {
+        named.push(RootSource::AwsKms(aws_kms(raw)?));
+    }
+    if let Some(raw) = raw.shares {
+        let split = Split::new(raw.get_ref().shares, raw.get_ref().threshold);
+        named.push(RootSource::Shares(split.map_err(|bad| (raw.span(), "root.shares", bad.into()))?));
+    }
+    match (named.pop(), named.is_empty()) {
+        (Some(one), true) => Ok(one),
         _ => Err((span, "root", Reason::OneRoot)),
     }
+}
+
+fn transit(raw: RawTransit, folder: &Path) -> Result<Transit, At> {
+    let refused = |bad: BadAddress| (raw.address.span(), "root.transit.address", bad.into());
+    let mount = raw.mount.map(|mount| segments(mount, "root.transit.mount")).transpose()?;
+    Ok(Transit {
+        address: raw.address.get_ref().parse().map_err(refused)?,
+        mount: mount.unwrap_or_else(|| "transit".to_owned()),
+        key: segments(raw.key, "root.transit.key")?,
+        token_file: folder.join(raw.token_file),
+        ca: raw.ca.map(|path| folder.join(path)),
+        namespace: raw.namespace.map(|name| segments(name, "root.transit.namespace")).transpose()?,
+    })
+}
+
+fn aws_kms(raw: Spanned<RawAwsKms>) -> Result<AwsKms, At> {
+    if !cfg!(feature = "aws-kms") {
+        return Err((raw.span(), "root.aws_kms", Reason::NoKms));
+    }
+    let raw = raw.into_inner();
+    let endpoint = raw
+        .endpoint
+        .map(|raw| raw.get_ref().parse().map_err(|bad: BadAddress| (raw.span(), "root.aws_kms.endpoint", bad.into())));
+    Ok(AwsKms {
+        key_id: label(raw.key_id, "root.aws_kms.key_id", 255)?,
+        region: raw.region.map(|region| segments(region, "root.aws_kms.region")).transpose()?,
+        endpoint: endpoint.transpose()?,
+    })
+}
+
+/// What a token or a service calls something: any printable text.
+fn label(raw: Spanned<String>, key: &'static str, most: usize) -> Result<String, At> {
+    let text = raw.get_ref();
+    if !(1..=most).contains(&text.len()) || text.contains(char::is_control) {
+        return Err((raw.span(), key, Reason::NotPlain(most)));
+    }
+    Ok(raw.into_inner())
+}
+
+/// What becomes part of a path on an outside service: plain names between single slashes, so that it cannot lead elsewhere.
+fn segments(raw: Spanned<String>, key: &'static str) -> Result<String, At> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+    if raw.get_ref().len() > 128 || !raw.get_ref().split('/').all(is_name) {
+        return Err((raw.span(), key, Reason::NotPlain(128)));
+    }
+    Ok(raw.into_inner())
 }
 
 fn policies(raw: &[RawTenant], folder: &Path) -> Result<BTreeMap<TenantId, Policy>, At> {
     let mut policies = BTreeMap::new();
     for tenant in raw {
         let name = name::<TenantId>(&tenant.name, "tenant.name")?;
-        let policy = policy(tenant.policy.get_ref(), folder)
+        let policy = policy(tenant.policy.get_ref(), folder, &tenant.parameters)
             .map_err(|reason| (tenant.policy.span(), "tenant.policy", reason))?;
         if policies.insert(name, policy).is_some() {
             return Err((tenant.name.span(), "tenant.name", Reason::Twice));
@@ -283,17 +499,23 @@ fn policies(raw: &[RawTenant], folder: &Path) -> Result<BTreeMap<TenantId, Polic
     if policies.is_empty() { Err((0..0, "tenant", Reason::NoTenant)) } else { Ok(policies) }
 }
 
-/// A policy by its file, or one of the build's own by name.
-fn policy(named: &str, folder: &Path) -> Result<Policy, Reason> {
+/// A policy by its file, or one of the build's own by name, with the shop's own figures in it.
+pub fn policy(named: &str, folder: &Path, parameters: &Parameters) -> Result<Policy, Reason> {
+    let (path, text) = policy_text(named, folder)?;
+    Policy::parse_with(&text, parameters).map_err(|source| Reason::Policy { path, source: Box::new(source) })
+}
+
+/// A policy's text as it stands, and where it is from.
+pub fn policy_text(named: &str, folder: &Path) -> Result<(PathBuf, String), Reason> {
+    if let Some(name) = named.strip_prefix("builtin:") {
+        let builtin = Policy::BUILTIN.iter().find(|(known, _)| *known == name);
+        return builtin.map(|(_, text)| (named.into(), (*text).to_owned())).ok_or(Reason::NotBuiltin);
+    }
     let path = folder.join(named);
-    let text = match named.strip_prefix("builtin:") {
-        Some("kitchenware") => Policy::KITCHENWARE.to_owned(),
-        Some(_) => return Err(Reason::NotBuiltin),
-        None => {
-            std::fs::read_to_string(&path).map_err(|source| Reason::PolicyUnreadable { path: path.clone(), source })?
-        }
-    };
-    Policy::parse(&text).map_err(|source| Reason::Policy { path, source: Box::new(source) })
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(source) => Err(Reason::PolicyUnreadable { path, source }),
+    }
 }
 
 fn serial_patterns(raw: &[RawCarrier]) -> Result<BTreeMap<CallerName, SerialPattern>, At> {
@@ -321,6 +543,48 @@ fn anchors(raw: &[RawAnchor], folder: &Path) -> Result<Vec<AnchorFile>, At> {
 
 fn name<T: std::str::FromStr<Err = BadName>>(raw: &Spanned<String>, key: &'static str) -> Result<T, At> {
     raw.get_ref().parse().map_err(|bad: BadName| (raw.span(), key, bad.into()))
+}
+
+fn reserve(raw: &Spanned<String>) -> Result<u64, At> {
+    let refused = |reason| (raw.span(), "data.reserve", reason);
+    let text = raw.get_ref().trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..) {
+        Some("MiB") => MIB,
+        Some("GiB") => 1024 * MIB,
+        // Nothing is nothing in any unit.
+        Some("") if digits == "0" => 1,
+        _ => return Err(refused(Reason::NotASize)),
+    };
+    let number: u64 = digits.trim_end().parse().map_err(|_| refused(Reason::NotASize))?;
+    let bytes = number.checked_mul(unit).filter(|bytes| *bytes <= 1024 * 1024 * MIB);
+    bytes.ok_or(refused(Reason::OutOfRange("0 and 1024GiB")))
+}
+
+fn limits(raw: &BTreeMap<Spanned<String>, RawLimit>) -> Result<Limits, At> {
+    raw.iter().try_fold(Limits::default(), |limits, (name, raw)| {
+        let role = Role::parse(name.get_ref()).ok_or((name.span(), "limits", Reason::NotARole))?;
+        let mut limit = limits.of(role);
+        let parts = [
+            (&raw.calls_per_second, &mut limit.calls_per_second, "limits.calls_per_second"),
+            (&raw.burst, &mut limit.burst, "limits.burst"),
+            (&raw.connections, &mut limit.connections, "limits.connections"),
+            (&raw.refusals_per_minute, &mut limit.refusals_per_minute, "limits.refusals_per_minute"),
+            (&raw.misses_per_minute, &mut limit.misses_per_minute, "limits.misses_per_minute"),
+        ];
+        for (raw, part, key) in parts {
+            let Some(raw) = raw else { continue };
+            let number = u32::try_from(*raw.get_ref()).ok().filter(|number| (1..=1_000_000).contains(number));
+            *part = number.ok_or((raw.span(), key, Reason::OutOfRange("1 and 1000000")))?;
+        }
+        Ok(limits.with(role, limit))
+    })
+}
+
+fn metrics(raw: &RawMetrics) -> Result<SocketAddr, At> {
+    let refused = |reason| (raw.address.span(), "metrics.address", reason);
+    let address: SocketAddr = raw.address.get_ref().parse().map_err(|_| refused(Reason::NotAnAddress))?;
+    if address.ip().is_loopback() || raw.allow_remote { Ok(address) } else { Err(refused(Reason::RemoteMetrics)) }
 }
 
 fn sweep_interval(raw: &Spanned<String>) -> Result<Duration, At> {

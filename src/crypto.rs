@@ -6,13 +6,18 @@ mod aead;
 pub mod entropy;
 pub mod envelope;
 mod error;
+pub mod hunt;
 pub mod key;
 pub mod keyring;
+pub mod locked;
 pub mod mac;
 pub mod note;
 pub mod page;
+mod residue;
 pub mod root;
+pub mod rotation;
 pub mod signer;
 pub mod slot;
+pub mod state;
 
 pub use error::CryptoError;

@@ -8,5 +8,6 @@ pub mod facts;
 pub mod forecast;
 pub mod hold;
 pub mod leaving;
+pub mod limits;
 pub mod release;
 pub mod retention;

@@ -4,13 +4,15 @@
 //! SECURITY: at finer levels h2 and hyper log whole header frames, rustls its handshakes, so no setting opens them; our own
 //! code logs nothing that a client chose. A panic's message may quote the value that caused it.
 
-use std::fs::{File, OpenOptions};
+pub mod metrics;
+mod sink;
+
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
+use sink::Sink;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -53,23 +55,37 @@ pub enum Format {
 pub enum TelemetryError {
     #[error("the log file {path} cannot be opened")]
     File { path: PathBuf, source: io::Error },
+    #[error("the log file cannot be opened again")]
+    Reopen { source: io::Error },
     #[error("this process logs already")]
     Twice,
 }
 
 /// Starts the log of this process, and logs its panics; once a process.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
-    let writer = match &config.file {
-        None => BoxMakeWriter::new(io::stderr),
-        Some(path) => {
-            let file = append_to(path).map_err(|source| TelemetryError::File { path: path.clone(), source })?;
-            BoxMakeWriter::new(Mutex::new(file))
-        }
-    };
-    let layer = layer(config, writer);
+    let sink = Arc::new(match &config.file {
+        None => Sink::to_stderr(),
+        Some(path) => Sink::to_file(path).map_err(|source| TelemetryError::File { path: path.clone(), source })?,
+    });
+    let layer = layer(config, BoxMakeWriter::new(Arc::clone(&sink)));
     tracing_subscriber::registry().with(layer).try_init().map_err(|_| TelemetryError::Twice)?;
+    let _ = SINK.set(sink);
     std::panic::set_hook(Box::new(|panic| log_panic(panic.location())));
     Ok(())
+}
+
+/// The sink of this process, once it logs.
+static SINK: OnceLock<Arc<Sink>> = OnceLock::new();
+
+/// Opens the log file anew: whoever rotates logs has moved the old one aside.
+pub fn reopen_log() -> Result<(), TelemetryError> {
+    let Some(sink) = SINK.get() else { return Ok(()) };
+    sink.reopen().map_err(|source| TelemetryError::Reopen { source })
+}
+
+/// What is wrong with the log, for the operator's status.
+pub fn log_warning() -> Option<String> {
+    SINK.get().and_then(|sink| sink.warning())
 }
 
 /// For commands that keep no log: a panic prints its place alone.
@@ -85,10 +101,6 @@ fn log_panic(place: Option<&std::panic::Location<'_>>) {
     let place = place.map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     tracing::error!(place, thread = thread.name().unwrap_or_default(), "a defect of the program stopped a thread");
-}
-
-fn append_to(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 fn layer(config: &LogConfig, writer: BoxMakeWriter) -> Box<dyn Layer<Registry> + Send + Sync> {
@@ -115,12 +127,12 @@ fn filter(level: Level) -> Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    struct Heard(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Sink {
+    impl Write for Heard {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -131,7 +143,7 @@ mod tests {
     }
 
     fn logged(config: &LogConfig, work: impl FnOnce()) -> String {
-        let sink = Sink::default();
+        let sink = Heard::default();
         let writer = sink.clone();
         let layer = layer(config, BoxMakeWriter::new(move || writer.clone()));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);

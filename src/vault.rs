@@ -14,21 +14,33 @@ mod erase;
 mod erase_subject;
 mod error;
 mod hold;
+mod explain;
+mod inquiry;
+mod find;
+mod keys;
+mod in_force;
 mod loaded;
+mod lockout;
+mod log;
 mod mark;
+mod measure;
 mod once;
 mod pause;
 mod receipt;
 mod report_event;
+mod rewrap;
 mod roster;
+mod rotate;
+mod seal;
 mod shipment;
 mod statistics;
+mod stage;
 mod status;
 mod sweep;
 mod tokenize;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::audit::entry::{Action, Entry, RefusalCode, RequestId};
 use crate::crypto::entropy::{Entropy, array};
@@ -37,6 +49,7 @@ use crate::domain::field::{FieldReason, SerialPattern};
 use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
+use crate::policy::limits::Limits;
 use crate::policy::retention::Policy;
 use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
@@ -51,19 +64,33 @@ pub use enrol::{
     EnrolCaller, Enrolled, Named, OnTheMachine, ReplacePins, ResumeCaller, SuspendCaller, enrol_on_the_machine,
 };
 pub use erase::Erase;
-pub use erase_subject::{EraseSubject, Keeping, Kept, SubjectErasure, SubjectNews};
+pub use erase_subject::{EraseSubject, Keeping, KeptRecord, SubjectErasure, SubjectNews};
 pub use error::Error;
+pub use explain::{Explained, Explanation, PieceDue, WhyDue};
+pub use find::{Find, FoundTokens, Sought};
 pub use hold::{HoldShown, PlaceHold, Which};
+pub use in_force::Proposed;
+pub use inquiry::{
+    Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
+    UnusedGrant, UnusedGrants, WhoSaw, WhyUnused,
+};
+pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch};
+pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
+pub use measure::days;
 pub use receipt::Gone;
 pub use report_event::{ReportEvent, Reported};
-pub use roster::days_between;
+pub use roster::{Welcomes, days_between};
+pub use rotate::{Kept, KeySettings, Progress};
+pub use seal::{Attempt, Pulse};
 pub use shipment::{GrantShipment, RevokeShipment};
 pub use statistics::PublishedMonth;
-pub use status::{RootStatus, Status};
+pub use status::{Confinement, RootStatus, Status};
 pub use sweep::Swept;
 pub use tokenize::Tokenize;
 
 use call::Draft;
+use in_force::{HeldBack, take_force};
+use lockout::LockOuts;
 use mark::Mark;
 use roster::Roster;
 
@@ -79,6 +106,10 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub root: RootStatus,
+    /// What every caller may ask, and how often it may be wrong.
+    pub limits: Limits,
+    pub keys: KeySettings,
+    pub log: LogKeeping,
 }
 
 /// The vault; cheap to clone.
@@ -94,29 +125,53 @@ struct Inner {
     mark: Mark,
     started_at: Timestamp,
     sweeper: sweep::Progress,
-    roster: Roster,
+    roster: Arc<Roster>,
+    desk: inquiry::Desk,
+    lock_outs: Arc<LockOuts>,
+    measured: measure::Measured,
+    keeper: rotate::Keeper,
+    /// What those who work beside the vault want the operator to know, by who says it.
+    notices: Mutex<BTreeMap<&'static str, String>>,
+    held_back: HeldBack,
 }
 
 impl Vault {
     /// Takes the store into service: applies what the erasure ledger holds beyond it, then logs the start.
-    pub async fn open(parts: Parts) -> Result<Self, Error> {
+    pub async fn open(mut parts: Parts) -> Result<Self, Error> {
         let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
         let (roster, forged) = Roster::load(&parts.store)?;
-        let sweeper = sweep::Progress::default();
-        let vault = Self { inner: Arc::new(Inner { parts, kept_policies, mark, started_at, sweeper, roster }) };
-        vault.replay_ledger().await?;
         // Before the first entry: from then on the store must remember them.
-        vault.store().run("first_marks", vault.inner.mark.saver()).await?;
+        parts.store.run("first_marks", mark.saver()).await?;
+        let request = RequestId(array(parts.entropy.as_ref()));
+        let held_back = take_force(&mut parts, &kept_policies, request, started_at).await?;
+        let lock_outs = Arc::new(LockOuts::new(parts.limits.clone()));
+        lockout::watch(&lock_outs, &parts.store, &parts.clock);
+        let inner = Inner {
+            parts,
+            kept_policies,
+            mark,
+            started_at,
+            sweeper: sweep::Progress::default(),
+            roster: Arc::new(roster),
+            desk: inquiry::Desk::default(),
+            lock_outs,
+            measured: measure::Measured::default(),
+            keeper: rotate::Keeper::default(),
+            notices: Mutex::default(),
+            held_back,
+        };
+        let vault = Self { inner: Arc::new(inner) };
+        vault.replay_ledger().await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let request = vault.new_request();
-            vault.log(Draft::by_vault(&tenant, request, Action::Start, vault.now()).done()).await?;
+            vault.log_as("start", Draft::by_vault(&tenant, request, Action::Start, vault.now()).done()).await?;
             if forged > 0 {
                 tracing::error!(forged, "enrolments fail their authentication and let nobody in: they were altered");
                 let entry = Draft::by_vault(&tenant, request, Action::Tamper, vault.now());
-                vault.log(entry.refused(RefusalCode::Tampered)).await?;
+                vault.log_as("start", entry.refused(RefusalCode::Tampered)).await?;
             }
         }
         Ok(vault)
@@ -129,6 +184,14 @@ impl Vault {
     /// Whether this vault keeps records for the tenant at all.
     pub fn serves(&self, tenant: &TenantId) -> bool {
         self.inner.parts.policies.contains_key(tenant)
+    }
+
+    /// Tells the operator something, until it is told otherwise: nothing (`None`) for all is well.
+    pub fn notice(&self, from: &'static str, what: Option<String>) {
+        if let Ok(mut notices) = self.inner.notices.lock() {
+            notices.remove(from);
+            notices.extend(what.map(|what| (from, what)));
+        }
     }
 
     /// A fresh number for a request.
@@ -154,7 +217,8 @@ impl Vault {
         self.inner.parts.entropy.as_ref()
     }
 
-    fn keyring(&self) -> &Arc<Keyring> {
+    /// The keyring as it stands; within a snapshot or a transaction, theirs is the one to go by.
+    fn keyring(&self) -> Arc<Keyring> {
         self.store().keyring()
     }
 
@@ -172,11 +236,16 @@ impl Vault {
 
     /// Appends one entry; answers once it is on disk.
     async fn log(&self, entry: Entry) -> Result<(), Error> {
+        self.log_as("log", entry).await
+    }
+
+    /// `log` in a transaction of this name: some may write though the disk is full.
+    async fn log_as(&self, name: &'static str, entry: Entry) -> Result<(), Error> {
         let write = move |tx: &mut Tx<'_>| {
             tx.log(entry.clone());
             Ok(())
         };
-        Ok(self.store().run("log", write).await?)
+        Ok(self.store().run(name, write).await?)
     }
 
     /// Logs a refusal and answers what the caller is told.

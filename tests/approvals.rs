@@ -217,7 +217,7 @@ fn a_request_and_an_approval_end_after_a_day() {
     assert_eq!(show(&house, &next).unwrap().state(), ApprovalState::Approved);
     house.clock.advance(MINUTE);
     assert_ne!(pending(&house, ADMIN, "swift"), next, "an approval not used in time is none");
-    assert!(house.running().vault.welcome(&swift(&house)).is_err());
+    assert!(house.vault().welcome(&swift(&house)).is_err());
 }
 
 /// The carrier as the vault would meet it.

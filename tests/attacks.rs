@@ -36,8 +36,7 @@ fn refusals(house: &House, action: Action, code: RefusalCode) -> usize {
         found += entries.iter().filter(|e| e.action == action && e.verdict == Verdict::Refused(code)).count();
     };
     house
-        .running()
-        .vault
+        .vault()
         .store()
         .audit_batches(&mut |batch, _| {
             note(&batch.entries);
@@ -234,6 +233,36 @@ fn a_long_reader_of_the_database_delays_an_erasures_answer_and_nobody_else() {
     describe(&house, &other);
     reader.execute_batch("COMMIT").unwrap();
     erase(&house, &token, "e").unwrap();
+}
+
+/// The write lock in another's hands, as a backup or a person at a prompt has it.
+fn write_lock(house: &House) -> Connection {
+    let other = Connection::open(&house.config.store.database).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    other
+}
+
+/// Planted once: a busy BEGIN that fails the commit like any other error, as it did; the server ended.
+#[test]
+fn a_write_lock_held_elsewhere_is_waited_for_then_answered_and_poisons_nothing() {
+    let house = House::new();
+    let mut tokens = house.tokens();
+    let other = write_lock(&house);
+    let (clock, began) = (SystemClock::new(), SystemClock::new().boot());
+    let refused = house.run(tokens.tokenize(order(1))).unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "UNAVAILABLE"));
+    assert!(clock.boot() - began < 5_000_000, "for a while, not for good");
+    assert_eq!(house.vault().store().poisoned(), None);
+    other.execute_batch("ROLLBACK").unwrap();
+    house.run(tokens.tokenize(order(1))).unwrap();
+    // A lock that is held for a moment is not even noticed.
+    let other = write_lock(&house);
+    let lets_go = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    house.run(tokens.tokenize(order(2))).unwrap();
+    lets_go.join().unwrap();
 }
 
 #[test]

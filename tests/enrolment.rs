@@ -223,7 +223,7 @@ fn records(house: &House) -> u64 {
 #[test]
 fn a_suspension_works_though_who_asked_for_it_hangs_up() {
     let house = House::new();
-    let vault = &house.running().vault;
+    let vault = &house.vault();
     let caller = |role: Role, name: &str| {
         let uri = format!("spiffe://{TRUST_DOMAIN}/tenant/kitchenware/{}/{name}", role.as_str());
         let keys = CallerKeys { own: key_of(&house, role, name), issuer: issuer(&house) };

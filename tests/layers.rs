@@ -75,11 +75,51 @@ fn sql_is_spoken_in_the_store_alone() {
     }
 }
 
+/// What verifies an export must not repeat a mistake of what wrote it.
+#[test]
+fn the_offline_verifier_shares_no_code_with_the_vault() {
+    let verifier = Path::new("src/cli/audit");
+    let own: Vec<_> =
+        all_sources().into_iter().filter(|(path, _)| path.starts_with(verifier.join("offline"))).collect();
+    let root = verifier.join("offline.rs");
+    let own = own.into_iter().chain([(root.clone(), fs::read_to_string(root).unwrap())]);
+    assert_eq!(own.map(|(path, text)| borrowed(&path, &text)).inspect(|found| assert_eq!(*found, [""; 0])).count(), 6);
+    let planted = "use crate::audit::tree::leaf_hash;\nuse super::super::Args;\n";
+    assert_eq!(borrowed(Path::new("offline/x.rs"), planted).len(), 2);
+}
+
+/// What a file of the verifier takes from outside it.
+fn borrowed(path: &Path, text: &str) -> Vec<String> {
+    let climbs = if path.ends_with("offline.rs") { "super::" } else { "super::super" };
+    let bad = text.lines().filter(|line| line.contains("crate::") || line.contains(climbs));
+    bad.map(|line| format!("{}: {line}", path.display())).collect()
+}
+
 #[test]
 fn lints_are_expected_never_allowed_and_nothing_is_left_to_do() {
     for (path, text) in all_sources() {
         for word in ["#[allow(", "#![allow(", "todo!(", "unimplemented!(", "FIXME", "XXX"] {
             assert!(!text.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn memory_is_touched_unsafely_in_one_module_alone() {
+    for (path, text) in all_sources() {
+        let unsafe_code = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe"));
+        assert_eq!(unsafe_code, path == Path::new("src/crypto/locked.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let text = fs::read_to_string("src/crypto/locked.rs").unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if line.contains("unsafe {") || line.starts_with("unsafe impl") {
+            let mut above = lines[..number].iter().rev().take_while(|line| line.trim_start().starts_with("//"));
+            assert!(above.any(|line| line.contains("SAFETY:")), "line {}", number + 1);
         }
     }
 }

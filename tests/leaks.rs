@@ -48,6 +48,15 @@ fn story(fault: Option<&str>) -> Evidence {
         assert!(size(&format!("live {name}")) > 0, "{name} is missing from the search");
     }
     places.extend(live);
+    let metrics = served.metrics();
+    for name in [
+        "strongroom_calls_total{rpc=\"TokenService/Tokenize\",role=\"shop\",code=\"OK\"}",
+        "strongroom_refusals_total{role=\"carrier\",reason=\"unknown\"}",
+        "strongroom_records_live",
+    ] {
+        assert!(String::from_utf8_lossy(&metrics).contains(name), "{name} is missing from the metrics");
+    }
+    places.push(("the metrics".to_owned(), metrics));
     let data = served.data();
     let (dir, printed) = served.stop();
     places.extend(printed);

@@ -31,11 +31,12 @@ use strongroom::domain::field::{CustomerReference, FieldValue, IdempotencyKey, N
 use strongroom::domain::time::{Clock, DAY, SimulatedClock, SystemClock, Timestamp};
 use strongroom::domain::token::Token;
 use strongroom::domain::vocabulary::{Class, EraseReason, EventKind, Field, Outcome, Purpose};
+use strongroom::policy::limits::Limits;
 use strongroom::policy::retention::Policy;
 use strongroom::store::Store;
 use strongroom::vault::{
-    Description, Detokenize, Erase, EraseSubject, Error, Parts, ReportEvent, RootStatus, SubjectNews, Tokenize, Vault,
-    Which,
+    Description, Detokenize, Erase, EraseSubject, Error, KeySettings, LogKeeping, Parts, ReportEvent, RootStatus,
+    SubjectNews, Tokenize, Vault, Which,
 };
 use tempfile::TempDir;
 
@@ -83,6 +84,9 @@ fn open(folder: &Path, now: Timestamp) -> Vault {
         clock,
         entropy: Arc::new(OsEntropy),
         root: RootStatus::default(),
+        limits: Limits::default(),
+        keys: KeySettings::default(),
+        log: LogKeeping { name: "kills".parse().unwrap(), keep_years: 3 },
     };
     run(Vault::open(parts)).unwrap()
 }

@@ -51,8 +51,9 @@ fn check(house: &House, signed: &str, key: &str, token: &str, keys: &[i64]) -> R
     let entry = log(house)[usize::try_from(receipt.log_entry).unwrap()].clone();
     assert_eq!((entry.at, entry.class), (receipt.online_at, Some(Class::Order)));
     assert!([Action::Erase, Action::Desensitize].contains(&entry.action));
-    let store = house.running().vault.store();
-    let lines = read_after(&store.paths().ledger, store.keyring(), receipt.ledger_line - 1).unwrap();
+    let vault = house.vault();
+    let store = vault.store();
+    let lines = read_after(&store.paths().ledger, &store.keyring(), receipt.ledger_line - 1).unwrap();
     assert_eq!(
         (lines[0].0, lines[0].1.record, lines[0].1.at),
         (receipt.ledger_line, receipt.record, receipt.online_at)

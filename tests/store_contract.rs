@@ -22,7 +22,9 @@ use strongroom::policy::cube::{Cell, Who};
 use strongroom::policy::leaving::Leaving;
 use strongroom::store::ledger::{LedgerEntry, LedgerEvent, read_after};
 use strongroom::store::rows::erasure::{Erased, HoldRow, MonthRow, MonthState, TallyRow};
-use strongroom::store::rows::{DekRow, FieldSet, GrantRow, IdempotencyRow, RecordRow, SubjectRow, TombstoneRow};
+use strongroom::store::rows::{
+    DekRow, FieldSet, GrantRow, IdempotencyRow, NewIdempotency, RecordRow, SubjectRow, TombstoneRow,
+};
 use strongroom::store::{LogVerdict, Store, StoreError, StorePaths, Tx, verify_log};
 use tempfile::TempDir;
 
@@ -86,6 +88,12 @@ contract! {
     an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit
     keys_and_tombstones_expire_after_their_time_and_not_before
     due_records_come_oldest_first
+    the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked
+    subjects_and_grants_come_by_the_page_and_of_one_tenant
+    a_subjects_records_come_newest_first
+    what_was_made_under_an_older_epoch_is_raced_once_another_is_active
+    a_snapshot_knows_every_epoch_of_its_rows_while_epochs_come_and_go
+    a_keyring_whose_first_commit_fails_is_not_adopted
 }
 
 const NOW: Timestamp = Timestamp(1_767_571_200_000_000);
@@ -154,6 +162,10 @@ fn grant(id: i64, record: i64) -> GrantRow {
     }
 }
 
+fn new(row: IdempotencyRow) -> NewIdempotency {
+    NewIdempotency { row, epoch: Epoch(1), elsewhere: Vec::new() }
+}
+
 fn key(n: i64, record: i64, recorded_at: Timestamp) -> IdempotencyRow {
     IdempotencyRow {
         digest: digest(n),
@@ -183,6 +195,7 @@ fn entry(n: u8) -> Entry {
         outcomes: Vec::new(),
         subject: None,
         whom: None,
+        count: None,
     }
 }
 
@@ -230,7 +243,7 @@ fn what_run_answered_is_there_after_reopening(backend: &dyn Backend) {
         tx.put_sealed(RecordId(1), 3, &[8; 100])?;
         tx.insert_subject(&subject(1))?;
         tx.insert_grant(&grant(1, 1))?;
-        tx.insert_idempotency(&key(1, 1, NOW))?;
+        tx.insert_idempotency(&new(key(1, 1, NOW)))?;
         tx.put_tombstone(&tombstone(9, NOW))?;
         tx.set_meta_i64("mark", -5)?;
         Ok("done")
@@ -296,7 +309,7 @@ fn a_closure_that_fails_leaves_nothing_and_sinks_none_of_its_neighbours(backend:
         assert_eq!(there, (!fails(n), !fails(n)), "{n}");
     }
     assert_eq!(frontier, 200);
-    assert_eq!(read_after(&store.paths().ledger, store.keyring(), 0).unwrap().len(), 200);
+    assert_eq!(read_after(&store.paths().ledger, &store.keyring(), 0).unwrap().len(), 200);
 }
 
 fn a_closure_sees_what_it_has_written_and_no_one_else_does_before_the_commit(backend: &dyn Backend) {
@@ -318,14 +331,14 @@ fn a_second_row_where_one_may_be_is_raced(backend: &dyn Backend) {
         tx.insert_dek(&dek(1, 1))?;
         tx.insert_subject(&subject(1))?;
         tx.insert_grant(&grant(1, 1))?;
-        tx.insert_idempotency(&key(1, 1, NOW))
+        tx.insert_idempotency(&new(key(1, 1, NOW)))
     });
     assert!(is_raced(&store, |tx| tx.insert_record(&record(1))));
     assert!(is_raced(&store, |tx| tx.insert_record(&RecordRow { id: RecordId(2), ..record(1) })), "same digest");
     assert!(is_raced(&store, |tx| tx.insert_dek(&dek(1, 2))));
     assert!(is_raced(&store, |tx| tx.insert_subject(&SubjectRow { id: SubjectId(2), ..subject(1) })), "same tag");
     assert!(is_raced(&store, |tx| tx.insert_grant(&GrantRow { id: GrantId(2), ..grant(1, 1) })), "same tag");
-    assert!(is_raced(&store, |tx| tx.insert_idempotency(&key(1, 2, NOW))));
+    assert!(is_raced(&store, |tx| tx.insert_idempotency(&new(key(1, 2, NOW)))));
     write(&store, |tx| tx.insert_record(&record(2)));
 }
 
@@ -422,7 +435,7 @@ fn verified(store: &Store) -> Vec<Entry> {
     let (mut verifier, mut entries) = (Verifier::new(None), Vec::new());
     store
         .audit_batches(&mut |batch, stamp| {
-            assert!(stamp.fits(store.keyring(), &batch.head));
+            assert!(stamp.fits(&store.keyring(), &batch.head));
             verifier.follow(&batch, true).unwrap();
             entries.extend(unpack(&batch.entries).unwrap());
             true
@@ -470,7 +483,7 @@ fn the_log_goes_on_after_reopening_and_verifies(backend: &dyn Backend) {
         let answers = at_once(&store, works).into_iter().map(|answer| entry(answer.unwrap()));
         expected.extend(answers);
         assert_eq!(verified(&store), expected);
-        database = Some((store.paths().database.clone(), Arc::clone(store.keyring())));
+        database = Some((store.paths().database.clone(), store.keyring()));
     }
     let (database, keyring) = database.unwrap();
     let verdict = verify_log(&database, Some(&keyring), None).unwrap();
@@ -479,7 +492,7 @@ fn the_log_goes_on_after_reopening_and_verifies(backend: &dyn Backend) {
 
 fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(backend: &dyn Backend) {
     let store = backend.open().unwrap();
-    let told = |store: &Store| read_after(&store.paths().ledger, store.keyring(), 0).unwrap();
+    let told = |store: &Store| read_after(&store.paths().ledger, &store.keyring(), 0).unwrap();
     for n in 1..=5 {
         write(&store, move |tx| {
             tx.note_erasure(erasure(n));
@@ -501,7 +514,7 @@ fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(
         Ok(())
     });
     assert_eq!(told(&store).len(), 6);
-    let last = read_after(&store.paths().ledger, store.keyring(), 5).unwrap();
+    let last = read_after(&store.paths().ledger, &store.keyring(), 5).unwrap();
     assert_eq!((last.len(), last[0].0, &last[0].1.event), (1, 6, &LedgerEvent::Superseded(Revision(2))));
 }
 
@@ -566,7 +579,7 @@ fn blanking_forgets_the_requests_of_one_record_alone(backend: &dyn Backend) {
     let store = backend.open().unwrap();
     write(&store, |tx| {
         for n in 1..=4 {
-            tx.insert_idempotency(&key(n, n % 2, NOW))?;
+            tx.insert_idempotency(&new(key(n, n % 2, NOW)))?;
         }
         tx.blank_idempotency_of(RecordId(1))
     });
@@ -735,7 +748,7 @@ fn an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit(backen
             true
         })
         .unwrap();
-    let keyring = Arc::clone(store.keyring());
+    let keyring = store.keyring();
     let lines = read_after(&store.paths().ledger, &keyring, 0).unwrap();
     for (n, place, line) in told {
         assert_eq!(entries[usize::try_from(place).unwrap()].request.0[0], u8::try_from(n).unwrap());
@@ -747,7 +760,7 @@ fn keys_and_tombstones_expire_after_their_time_and_not_before(backend: &dyn Back
     let store = backend.open().unwrap();
     write(&store, |tx| {
         for n in 0..10 {
-            tx.insert_idempotency(&key(n, 1, NOW.plus(n)))?;
+            tx.insert_idempotency(&new(key(n, 1, NOW.plus(n))))?;
             tx.put_tombstone(&tombstone(n, NOW.plus(n)))?;
         }
         Ok(())
@@ -780,4 +793,135 @@ fn due_records_come_oldest_first(backend: &dyn Backend) {
     let due = |limit| store.read(move |view| view.records_due(NOW, limit)).unwrap();
     assert_eq!(due(10), [RecordId(3), RecordId(5), RecordId(2)]);
     assert_eq!(due(2), [RecordId(3), RecordId(5)]);
+}
+
+fn the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    for n in 1..=5 {
+        write(&store, move |tx| {
+            (0..n).for_each(|_| tx.log(entry(n)));
+            Ok(())
+        });
+    }
+    let read = |from, end, bytes| {
+        let mut packed = b"".to_vec();
+        let next = store.read(|view| view.audit_entries(from, end, bytes, &mut packed)).unwrap();
+        (unpack(&packed).unwrap().iter().map(|entry| entry.request.0[0]).collect::<Vec<_>>(), next)
+    };
+    assert_eq!(read(0, 15, usize::MAX), (vec![1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5], 15));
+    assert_eq!(read(0, 15, 1), (vec![1], 1), "one batch at least");
+    assert_eq!(read(1, 15, 1), (vec![2, 2], 3));
+    assert_eq!(read(3, 6, usize::MAX), (vec![3, 3, 3], 6), "what came later is not read");
+    assert_eq!(read(15, 15, usize::MAX), (vec![], 15));
+    assert_eq!(read(15, 99, usize::MAX), (vec![], 15));
+}
+
+fn subjects_and_grants_come_by_the_page_and_of_one_tenant(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let garden: TenantId = "garden".parse().unwrap();
+    let of = |n: i64| if n % 3 == 0 { "garden".parse().unwrap() } else { tenant() };
+    write(&store, move |tx| {
+        for n in 1..=7 {
+            tx.insert_subject(&SubjectRow { tenant: of(n), ..subject(n) })?;
+            tx.insert_grant(&GrantRow { tenant: of(n), ..grant(n, 1) })?;
+        }
+        Ok(())
+    });
+    let subjects = |tenant: &TenantId, after, limit| {
+        let (rows, next) = store.read(|view| view.subjects_after(tenant, SubjectId(after), limit)).unwrap();
+        (rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>(), next.map(|id| id.0))
+    };
+    let grants = |tenant: &TenantId, after, limit| {
+        let (rows, next) = store.read(|view| view.grants_after(tenant, GrantId(after), limit)).unwrap();
+        (rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>(), next.map(|id| id.0))
+    };
+    for (tenant, after, limit, expected) in [
+        (&tenant(), i64::MIN, 4, (vec![1, 2, 4], Some(4))),
+        (&tenant(), 4, 4, (vec![5, 7], None)),
+        (&garden, i64::MIN, 2, (vec![], Some(2))),
+        (&garden, 2, 2, (vec![3], Some(4))),
+        (&garden, 7, 2, (vec![], None)),
+    ] {
+        assert_eq!(subjects(tenant, after, limit), expected);
+        assert_eq!(grants(tenant, after, limit), expected);
+    }
+}
+
+fn a_subjects_records_come_newest_first(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let of = |id: i64, subject: i64| RecordRow { subject: SubjectId(subject), ..record(id) };
+    write(&store, move |tx| (1..=6).try_for_each(|id| tx.insert_record(&of(id, id % 2))));
+    let ids = |before, limit| -> Vec<i64> {
+        let rows = store.read(|view| view.records_of(SubjectId(1), RecordId(before), limit)).unwrap();
+        rows.into_iter().map(|row| row.id.0).collect()
+    };
+    assert_eq!(ids(i64::MAX, 2), [5, 3]);
+    assert_eq!(ids(3, 2), [1]);
+    assert_eq!(ids(1, 2), [0_i64; 0]);
+}
+
+fn adopt(store: &Store, next: Keyring, work: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.adopt(Arc::new(next), work)).unwrap();
+}
+
+fn what_was_made_under_an_older_epoch_is_raced_once_another_is_active(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| tx.insert_idempotency(&new(key(1, 1, NOW))));
+    adopt(&store, store.keyring().with_new_epoch(NOW, &OsEntropy), |_| Ok(()));
+    assert!(is_raced(&store, |tx| tx.insert_dek(&dek(1, 1))));
+    assert!(is_raced(&store, |tx| tx.insert_idempotency(&new(key(2, 1, NOW)))));
+    let again = || NewIdempotency { epoch: Epoch(2), elsewhere: vec![digest(1)], ..new(key(3, 1, NOW)) };
+    assert!(is_raced(&store, move |tx| tx.insert_idempotency(&again())), "the key is there, under the older epoch");
+    let other = || NewIdempotency { epoch: Epoch(2), elsewhere: vec![digest(9)], ..new(key(3, 1, NOW)) };
+    write(&store, move |tx| tx.insert_idempotency(&other()));
+    write(&store, |tx| tx.insert_dek(&DekRow { epoch: Epoch(2), ..dek(1, 1) }));
+    assert_eq!(store.read(|view| view.meta_i64("keyring_generation")).unwrap(), Some(2));
+}
+
+fn a_snapshot_knows_every_epoch_of_its_rows_while_epochs_come_and_go(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| tx.insert_record(&record(1)));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0;
+                    while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                        let seen = store.read(|view| {
+                            let newest = view.keyring().active().number();
+                            Ok((newest, view.record(RecordId(1))?.unwrap().version))
+                        });
+                        // Never of an epoch that the snapshot's keyring does not know; behind it only by the commit that adopts.
+                        let (newest, version) = seen.unwrap();
+                        assert!([version, version + 1].contains(&u64::from(newest.0)), "{newest} {version}");
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for version in 2..=60 {
+            // The record is brought under the new epoch in the very commit that adopts it; then the old one goes.
+            let next = store.keyring().with_new_epoch(NOW, &OsEntropy);
+            adopt(&store, next, move |tx| tx.update_record(&RecordRow { version, ..record(1) }));
+            let old = Epoch(u32::try_from(version).unwrap() - 1);
+            // The store's own numbers lie under the old one, so it can go only for this record.
+            adopt(&store, store.keyring().without(old).unwrap(), |_| Ok(()));
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let reads: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+        assert!(reads > 100, "{reads} reads");
+    });
+}
+
+fn a_keyring_whose_first_commit_fails_is_not_adopted(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let next = Arc::new(store.keyring().with_new_epoch(NOW, &OsEntropy));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(store.adopt(next, |_| Err(refusal()))).is_err());
+    assert_eq!(store.keyring().active().number(), Epoch(1));
+    assert_eq!(store.read(|view| view.meta_i64("keyring_generation")).unwrap(), Some(1));
+    write(&store, |tx| tx.insert_dek(&dek(1, 1)));
 }

@@ -124,7 +124,7 @@ fn a_cancellation_destroys_every_record_revision_grant_and_key_and_the_subject_i
     let list = erase(&house, by_reference(ANNA, EraseReason::Cancellation)).unwrap();
     assert_eq!((list.destroyed, list.receipts.len(), list.kept.len()), (45, 45, 0));
     assert_eq!(rows(&house), before, "of Anna nothing is left, of Bert everything");
-    let key = house.running().vault.public_key();
+    let key = house.vault().public_key();
     let key = strongroom::crypto::note::parse_key(&key).unwrap();
     let mut told: Vec<_> = list.receipts.iter().map(|one| Receipt::verify(one, &key).unwrap()).collect();
     assert!(told.iter().all(|receipt| receipt.reason == Reason::Cancellation));
@@ -276,7 +276,7 @@ fn an_erasure_that_is_cut_off_is_unreadable_at_once_and_carried_on_without_the_c
         which: Which::Subject(CustomerReference::parse("subject", ANNA.to_owned()).unwrap()),
         reason: Reason::Cancellation,
     };
-    let vault = house.running().vault.clone();
+    let vault = house.vault().clone();
     let news = house.run(async {
         let mut erasure = vault.erase_subject(&call, &ask).await.unwrap();
         vault.go_on(&call, &mut erasure).await.unwrap()

@@ -38,6 +38,10 @@ const NEED_NOT_BE_NOTICED: &[&str] = &[
     "month.tenant",
     // So is a number that the store remembers; the frontier's absence is noticed at the start.
     "meta.key",
+    // The order in which a value's records are listed, and what a rewrap goes by, which opens the record's own field.
+    "index_tag.id",
+    "index_tag.field",
+    "index_tag.epoch",
     // When the schema was made: for people.
     "refinery_schema_history.applied_on",
 ];
@@ -102,17 +106,16 @@ impl Whole {
         }
         let place = change.place(&self.tables);
         let exempt = match place.split('.').next() {
-            Some("audit_batch") => Exempt::Log,
+            Some("audit_batch" | "audit_node" | "checkpoint") => Exempt::Log,
             _ if place == "idempotency.digest" => Exempt::Replays,
             // A receipt that its story does not find is found by its token, and refused there.
             _ if place == "tombstone.story" => Exempt::Replays,
-            // And a record that its subject does not find.
-            _ if place == "record.subject" => Exempt::Replays,
             // So is a hold by what it is on.
             _ if place == "hold.tenant" => Exempt::Holds,
             _ if ["tally.tenant", "tally.month", "month.tenant", "month.month"].contains(&place.as_str()) => {
                 Exempt::Statistics
             }
+            _ if place == "record.subject" => Exempt::Finding,
             _ if place == "meta.key" => Exempt::Unavailable,
             _ => Exempt::Nothing,
         };
@@ -161,7 +164,8 @@ fn must_be_empty(wrong: &[String]) {
 fn the_story_holds_every_kind_of_row_and_an_untouched_copy_answers_everything() {
     let whole = Whole::new();
     for table in &whole.tables {
-        let least = if ["refinery_schema_history", "policy"].contains(&table.name.as_str()) { 1 } else { 2 };
+        let least =
+            if ["refinery_schema_history", "policy", "audit_node"].contains(&table.name.as_str()) { 1 } else { 2 };
         assert!(table.rows.len() >= least, "{} has {} rows", table.name, table.rows.len());
     }
     let answered = whole.said.iter().filter(|said| said.answer.is_ok()).count();

@@ -38,6 +38,8 @@ pub enum Cell {
     TokenizeStream,
     RawDelete,
     Sweep,
+    RawRewrite,
+    Rewrap,
 }
 
 const ROWS: &[Row] = &[
@@ -50,6 +52,7 @@ const ROWS: &[Row] = &[
     Row { ours: Cell::Tokenize, ceiling: Cell::RawRandom, goal: Goal { rate: Some(1.0), cpu: None, p99: Some(2.0) } },
     Row { ours: Cell::Tokenize, ceiling: Cell::RawGrowing, goal: Goal { rate: None, cpu: None, p99: None } },
     Row { ours: Cell::TokenizeStream, ceiling: Cell::RawBulk, goal: Goal { rate: Some(1.0), cpu: None, p99: None } },
+    Row { ours: Cell::Rewrap, ceiling: Cell::RawRewrite, goal: Goal { rate: Some(0.6), cpu: None, p99: None } },
     Row { ours: Cell::Sweep, ceiling: Cell::RawDelete, goal: Goal { rate: Some(0.8), cpu: None, p99: None } },
 ];
 
@@ -112,11 +115,14 @@ struct Bench {
     vault: Child,
     /// A vault whose clock leaps: its records fall due.
     aging: Child,
+    /// A vault whose epochs change.
+    rotating: Child,
     shop: Shop,
     aging_shop: Shop,
     random: RawStore,
     growing: RawStore,
     aging_raw: RawStore,
+    rotating_raw: RawStore,
 }
 
 impl Bench {
@@ -125,26 +131,32 @@ impl Bench {
         let echo = Child::start(Role::Echo, &folder.join("echo"));
         let vault = Child::start(Role::Vault, &folder.join("vault"));
         let aging = Child::start(Role::Vault, &folder.join("aging"));
+        let rotating = Child::start(Role::Vault, &folder.join("rotating"));
         tell(&format!("storing {} records in the vault and in both raw stores", size.records));
         let shop = Shop::open(&vault, size.records, load::STREAMS * size.grants_a_stream, seed);
         let aging_shop = Shop::open(&aging, 1, 0, seed);
+        drop(Shop::open(&rotating, size.records, 0, seed));
         let template = Template::of(&vault.database());
         let raw = |name: &str, ids| RawStore::create(&folder.join(name), template.clone(), ids, seed);
         let (mut random, mut growing) = (raw("random.db", Ids::Random), raw("growing.db", Ids::Growing));
         random.store(size.records);
         growing.store(size.records);
         let aging_raw = raw("aging.db", Ids::Random);
+        let mut rotating_raw = raw("rotating.db", Ids::Growing);
+        rotating_raw.store(size.records);
         Self {
             folder: folder.to_owned(),
             size_due: size.due,
             echo,
             vault,
             aging,
+            rotating,
             shop,
             aging_shop,
             random,
             growing,
             aging_raw,
+            rotating_raw,
         }
     }
 
@@ -166,6 +178,8 @@ impl Bench {
                 self.aging_raw.store(self.size_due);
                 self.aging_raw.delete(self.size_due)
             }
+            Cell::RawRewrite => self.rotating_raw.rewrite(),
+            Cell::Rewrap => self.rotating.watch(|| self.rotating.rewrap()),
             Cell::Sweep => {
                 self.aging_shop.store(self.size_due);
                 self.aging.watch(|| self.aging.sweep())

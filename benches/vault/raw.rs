@@ -147,6 +147,8 @@ pub struct RawStore {
     ids: Ids,
     /// Orders so far.
     stored: u64,
+    /// How often all of them were rewritten.
+    rewritten: i64,
     dice: Dice,
 }
 
@@ -158,7 +160,7 @@ impl RawStore {
         for text in &template.schema {
             connection.execute_batch(text).unwrap();
         }
-        Self { connection, template, ids, stored: 1, dice: Dice(seed) }
+        Self { connection, template, ids, stored: 1, rewritten: 1, dice: Dice(seed) }
     }
 
     /// Stores so many orders, before any clock starts.
@@ -259,6 +261,47 @@ impl RawStore {
         let load = Load { calls: oldest.len() as u64, lasted: started.elapsed(), latencies: Vec::new() };
         let cpu = BTreeMap::from([("writer".to_owned(), own_nanos() - before)]);
         Measure::new(load, cpu, Some(oldest.len().div_ceil(CHUNK) as u64))
+    }
+}
+
+/// The rewrite of a rewrap: every key, and every stamp with its tag, in the order of the rows.
+const REWRITES: &[(&str, &str)] = &[
+    ("SELECT id FROM dek ORDER BY id", "UPDATE dek SET epoch = ?1, wrapped = ?2 WHERE id = ?3"),
+    ("SELECT id FROM record ORDER BY id", "UPDATE record SET epoch = ?1, mac = substr(?2, 1, 16) WHERE id = ?3"),
+    (
+        "SELECT id FROM subject ORDER BY id",
+        "UPDATE subject SET epoch = ?1, mac = substr(?2, 1, 16), tag = substr(?2, 17, 16) WHERE id = ?3",
+    ),
+];
+/// A wrapped key's length.
+const WRAPPED: usize = 73;
+
+impl RawStore {
+    /// Rewrites every row that a rewrap would, 4,096 a commit, with bytes made beforehand.
+    pub fn rewrite(&mut self) -> Measure {
+        self.rewritten += 1;
+        let mut all = Vec::new();
+        for (select, update) in REWRITES {
+            let mut statement = self.connection.prepare(select).unwrap();
+            let ids = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap().map(Result::unwrap);
+            let rows: Vec<_> = ids.map(|id| (id, self.dice.bytes(WRAPPED))).collect();
+            all.push((*update, rows));
+        }
+        let count: usize = all.iter().map(|(_, rows)| rows.len()).sum();
+        let (started, before, mut commits) = (Instant::now(), own_nanos(), 0);
+        for (update, rows) in &all {
+            for chunk in rows.chunks(BULK) {
+                self.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+                for (id, bytes) in chunk {
+                    let values = rusqlite::params![self.rewritten, bytes, id];
+                    self.connection.prepare_cached(update).unwrap().execute(values).unwrap();
+                }
+                self.connection.execute_batch("COMMIT").unwrap();
+                commits += 1;
+            }
+        }
+        let load = Load { calls: count as u64, lasted: started.elapsed(), latencies: Vec::new() };
+        Measure::new(load, BTreeMap::from([("writer".to_owned(), own_nanos() - before)]), Some(commits))
     }
 }
 

@@ -130,6 +130,8 @@ fn name(cell: Cell) -> &'static str {
         Cell::RawBulk => "raw commits of 4,096, random ids",
         Cell::TokenizeStream => "TokenizeStream, 2 streams",
         Cell::RawDelete => "raw delete, 20 a commit",
+        Cell::RawRewrite => "raw sequential rewrite, 4,096 a commit",
+        Cell::Rewrap => "rewrap, rows of all kinds",
         Cell::Sweep => "sweep (desensitize), 20 a commit",
     }
 }

@@ -16,6 +16,8 @@ use strongroom::cli::dev;
 use strongroom::cli::serve::Running;
 use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
+use strongroom::domain::caller::Role as Caller;
+use strongroom::domain::id::Epoch;
 use strongroom::domain::time::{Clock, DAY, SystemClock, Timestamp};
 use strongroom::rpc::client::ClientFiles;
 use strongroom::rpc::listener::{Listener, Stop};
@@ -60,25 +62,49 @@ fn serve_echo(config: Config) {
 fn serve_vault(mut config: Config) {
     // It sweeps when it is told to.
     config.sweep_interval = Duration::from_secs(3_600);
+    // As fast as it can.
+    config.keys.budget = 10_000_000;
+    // Metered and measured like any other, but the one carrier of the bench is as fast as a shop.
+    config.limits = config.limits.clone().with(Caller::Carrier, config.limits.of(Caller::Shop));
+    config.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let clock = Arc::new(LeapingClock { machine: SystemClock::new(), ahead: AtomicI64::new(0) });
     let running = Running::start(config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     let runtime = runtime();
     obey(running.address, |command| {
-        (command == "sweep").then(|| {
-            // Past the cap of a year that ends every order.
-            clock.ahead.fetch_add(367 * DAY, Ordering::SeqCst);
-            let started = Instant::now();
-            let mut destroyed = 0;
-            loop {
-                let swept = runtime.block_on(running.vault.sweep()).unwrap();
-                destroyed += swept.destroyed;
-                if !swept.more {
-                    return format!("{destroyed} {}", started.elapsed().as_micros());
+        let (started, done) = match command {
+            "sweep" => {
+                // Past the cap of a year that ends every order.
+                clock.ahead.fetch_add(367 * DAY, Ordering::SeqCst);
+                let (started, mut destroyed) = (Instant::now(), 0);
+                loop {
+                    let swept = runtime.block_on(running.vault().unwrap().sweep()).unwrap();
+                    destroyed += swept.destroyed;
+                    if !swept.more {
+                        break (started, destroyed as u64);
+                    }
                 }
             }
-        })
+            "rewrap" => {
+                // Past the period of the active epoch, which everything lies under.
+                clock.ahead.fetch_add(15 * DAY, Ordering::SeqCst);
+                let old = running.vault().unwrap().store().keyring().active().number();
+                let (started, rows) = (Instant::now(), rows_under(&running, old));
+                while runtime.block_on(running.vault().unwrap().keep_keys()).unwrap().more {}
+                let left = rows_under(&running, old);
+                assert_eq!(left, 0, "the rewrap has left something behind");
+                (started, rows)
+            }
+            _ => return None,
+        };
+        Some(format!("{done} {}", started.elapsed().as_micros()))
     });
     running.stop().unwrap();
+}
+
+/// What a rewrap has to move.
+fn rows_under(running: &Running, epoch: Epoch) -> u64 {
+    let rows = running.vault().unwrap().store().read(|view| view.rows_under(Some(epoch))).unwrap();
+    rows.iter().filter(|rows| rows.table != "idempotency").map(|rows| rows.rows).sum()
 }
 
 /// Says where it serves, then answers one line to every line, until there are no more.
@@ -151,8 +177,18 @@ impl Child {
 
     /// Makes a year pass in the server and destroys what is due then.
     pub fn sweep(&self) -> Load {
+        self.ordered("sweep")
+    }
+
+    /// Makes the next epoch active in the server and rewraps all that lies under the last one.
+    pub fn rewrap(&self) -> Load {
+        self.ordered("rewrap")
+    }
+
+    /// What the server has done by order, and how long it took by its own word.
+    fn ordered(&self, command: &str) -> Load {
         let mut pipe = self.pipe.lock().unwrap();
-        writeln!(pipe.0, "sweep").unwrap();
+        writeln!(pipe.0, "{command}").unwrap();
         let answer = pipe.1.next().unwrap().unwrap();
         let (destroyed, micros) = answer.split_once(' ').unwrap();
         let lasted = Duration::from_micros(micros.parse().unwrap());

@@ -1,8 +1,10 @@
 //! One line of the audit log. INVARIANT: an entry has exactly one byte form, `from_bytes` takes no other, and every part of
 //! it is ours or certified: codes, times, the names in a certificate, tags that die with their subject.
 
+pub mod glance;
+
 use crate::domain::caller::{Caller, Role};
-use crate::domain::id::{CallerName, TenantId};
+use crate::domain::id::{CallerName, Epoch, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::vocabulary::{Class, Field, Outcome, Purpose};
 use std::fmt;
@@ -10,6 +12,8 @@ use std::fmt;
 const FORMAT: u8 = 1;
 /// Set in the format of an entry that tells whom it is about.
 const WHOM: u8 = 0x10;
+/// Set in the format of an entry that stands for several.
+const COUNT: u8 = 0x20;
 
 /// One request's number, drawn by the vault, never by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,13 +35,14 @@ impl fmt::Display for SubjectTag {
     }
 }
 
-/// Enumerations with stable codes (0 is nobody, none is ever reused) and names for listings.
+/// Enumerations with stable codes (0 is nobody, none is ever reused) and names for listings. What is written about an item
+/// here is also what people are told about it.
 macro_rules! coded {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $code:literal $text:literal,)* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident { $($(#[doc = $told:literal])* $item:ident = $code:literal $text:literal,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
-        pub enum $name { $($(#[$item_doc])* $item = $code,)* }
+        pub enum $name { $($(#[doc = $told])* $item = $code,)* }
 
         impl $name {
             pub const ALL: &[$name] = &[$($name::$item,)*];
@@ -48,6 +53,11 @@ macro_rules! coded {
 
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some($name::$item),)* _ => None }
+            }
+
+            /// What it means, in a sentence or two; empty where the name says it all.
+            pub fn meaning(self) -> &'static str {
+                match self { $($name::$item => concat!("", $($told),*).trim_ascii(),)* }
             }
         }
 
@@ -87,7 +97,7 @@ coded! {
         LockOut = 17 "lock_out",
         /// Erasures of the ledger applied again to a restored store.
         ReplayLedger = 18 "replay_ledger",
-        /// A data key was wrapped under another epoch.
+        /// What lay under a key epoch lies under a later one now.
         Rewrap = 19 "rewrap",
         /// The vault stopped serving in good order.
         Stop = 20 "stop",
@@ -104,6 +114,49 @@ coded! {
         ListCallers = 37 "list_callers",
         ListApprovals = 38 "list_approvals",
         ShowApproval = 39 "show_approval",
+        /// A signed head of the log was asked for.
+        Checkpoint = 40 "checkpoint",
+        InclusionProof = 41 "inclusion_proof",
+        ConsistencyProof = 42 "consistency_proof",
+        /// The log, or a part of it, was taken out.
+        Export = 43 "export",
+        /// A year was over: its tree was closed, and the next one began.
+        CutLog = 44 "cut_log",
+        /// A year's entries had served their time: its last checkpoint is what remains.
+        ExpireLog = 45 "expire_log",
+        ListKeys = 50 "list_keys",
+        /// Another key epoch is active.
+        RotateKek = 51 "rotate_kek",
+        /// Nothing is left under an epoch, and it is decided to go.
+        DestroyEpoch = 52 "destroy_epoch",
+        PostponeEpoch = 53 "postpone_epoch",
+        RotateRoot = 54 "rotate_root",
+        Find = 55 "find",
+        /// Its key is gone from the keyring and every copy of it.
+        EpochDestroyed = 56 "epoch_destroyed",
+        /// Keys were wiped from memory by command.
+        Seal = 60 "seal",
+        /// A share of the root key came in, or the root's source was asked again.
+        Unseal = 61 "unseal",
+        SealStatus = 62 "seal_status",
+        /// An officer asked who saw a data subject.
+        WhoSaw = 70 "who_saw",
+        /// An officer asked what a caller was shown; every line after the first released tokens of the subjects concerned.
+        SeenBy = 71 "seen_by",
+        /// Somebody asked what was refused, and why.
+        Refusals = 72 "refusals",
+        /// Somebody asked which shipment grants were never read.
+        UnusedGrants = 73 "unused_grants",
+        /// Somebody asked for the story of one request.
+        Explain = 74 "explain",
+        /// A field's own retention was over: shredded, and the record goes on without it.
+        Stage = 80 "stage",
+        /// Why and when a record and its fields are due.
+        ExplainRetention = 81 "explain_retention",
+        /// A new retention policy was put forward.
+        ProposePolicy = 82 "propose_policy",
+        /// A new retention policy took force for new records.
+        AdoptPolicy = 83 "adopt_policy",
         /// A subject's erasure was asked for. The request's number is the erasure's, in all that follows.
         EraseSubject = 100 "erase_subject",
         ReceiptOf = 101 "receipt_of",
@@ -128,10 +181,13 @@ coded! {
         Forbidden = 3 "forbidden",
         /// Not one of the fields is for this role and purpose.
         Denied = 4 "denied",
+        /// The record's retention is over.
         Expired = 5 "expired",
+        /// The record is destroyed.
         Erased = 6 "erased",
         /// Before or after the shipment grant's window.
         OutsideWindow = 7 "outside_window",
+        /// The shipment grant was read as often as it allows.
         ReadLimit = 8 "read_limit",
         /// Delivered or revoked.
         GrantEnded = 9 "grant_ended",
@@ -141,7 +197,9 @@ coded! {
         TooLate = 11 "too_late",
         /// Another revision, or another request under the same idempotency key.
         Conflict = 12 "conflict",
+        /// Stored data failed its authentication: it was altered outside the vault.
         Tampered = 13 "tampered",
+        /// The request itself was not valid.
         Invalid = 14 "invalid",
         /// The certificate has run out or was revoked.
         Certificate = 15 "certificate",
@@ -149,6 +207,7 @@ coded! {
         Limit = 16 "limit",
         /// The vault could not do its part.
         Unavailable = 17 "unavailable",
+        /// Nobody has enrolled this identity.
         NotEnrolled = 30 "not_enrolled",
         /// Enrolled under another role only.
         RoleMismatch = 31 "role_mismatch",
@@ -160,6 +219,7 @@ coded! {
         SpkiMismatch = 34 "spki_mismatch",
         /// Nobody approves what they asked for.
         SamePerson = 35 "same_person",
+        /// Two identities with one key are one person.
         SameKey = 36 "same_key",
         /// One was enrolled by the other, or both by one.
         SameLine = 37 "same_line",
@@ -167,6 +227,24 @@ coded! {
         ApprovalOver = 38 "approval_over",
         /// The identity is enrolled otherwise.
         AlreadyEnrolled = 39 "already_enrolled",
+        /// It is the active epoch, or something lies under it.
+        EpochInUse = 45 "epoch_in_use",
+        /// A place of the keyring could not be written or read back.
+        KeyringNotSaved = 46 "keyring_not_saved",
+        /// The configuration names no next root, or it cannot be used.
+        NoNextRoot = 47 "no_next_root",
+        /// No share of a root key, or a mistyped one.
+        NotAShare = 50 "not_a_share",
+        /// A share of another keyring's root.
+        OtherShares = 51 "other_shares",
+        /// A share that nobody was handed.
+        WrongShare = 52 "wrong_share",
+        /// A share that was in already.
+        RepeatedShare = 53 "repeated_share",
+        /// The root's source, the keyring or the store did not open.
+        CannotOpen = 54 "cannot_open",
+        /// Too many refusals before: refused without a look.
+        LockedOut = 55 "locked_out",
         /// A legal hold stands against it.
         Held = 80 "held",
         /// The record is not destroyed.
@@ -197,6 +275,8 @@ pub enum Whom {
     Caller { role: Role, name: CallerName },
     /// One of the caller's certificates, by the first 8 bytes of its hash.
     Certificate { role: Role, name: CallerName, certificate: [u8; 8] },
+    /// Nobody: a key epoch, and how many rows lay under it.
+    Epoch { epoch: Epoch, rows: u64 },
 }
 
 /// How it ended.
@@ -220,6 +300,8 @@ pub struct Entry {
     pub outcomes: Vec<(Field, Outcome)>,
     pub subject: Option<SubjectTag>,
     pub whom: Option<Whom>,
+    /// How many it stands for, where they are counted instead of listed.
+    pub count: Option<u32>,
 }
 
 impl Entry {
@@ -227,7 +309,8 @@ impl Entry {
     /// their length, 0 for what is absent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
-        out.push(if self.whom.is_some() { FORMAT | WHOM } else { FORMAT });
+        let flag = |is_there, flag| if is_there { flag } else { 0 };
+        out.push(FORMAT | flag(self.whom.is_some(), WHOM) | flag(self.count.is_some(), COUNT));
         out.extend_from_slice(&self.at.0.to_be_bytes());
         out.extend_from_slice(&self.request.0);
         put(&mut out, self.tenant.as_str().as_bytes());
@@ -255,10 +338,19 @@ impl Entry {
                 out.extend_from_slice(&tag.0);
             }
         }
+        if let Some(Whom::Epoch { epoch, rows }) = &self.whom {
+            // No role has this code.
+            out.push(0);
+            out.extend_from_slice(&epoch.0.to_be_bytes());
+            out.extend_from_slice(&rows.to_be_bytes());
+        }
         if let Some(Whom::Caller { role, name } | Whom::Certificate { role, name, .. }) = &self.whom {
             out.push(*role as u8);
             put(&mut out, name.as_str().as_bytes());
             put(&mut out, if let Some(Whom::Certificate { certificate, .. }) = &self.whom { certificate } else { &[] });
+        }
+        if let Some(count) = self.count {
+            out.extend_from_slice(&count.to_be_bytes());
         }
         out
     }
@@ -312,7 +404,7 @@ impl<'a> Reader<'a> {
 
     fn entry(&mut self) -> Option<Entry> {
         let format = self.byte()?;
-        if format & !WHOM != FORMAT {
+        if format & !(WHOM | COUNT) != FORMAT {
             return None;
         }
         // Evaluated in the order written, which is the order of the bytes.
@@ -335,11 +427,18 @@ impl<'a> Reader<'a> {
                 _ => return None,
             },
             whom: if format & WHOM == 0 { None } else { Some(self.whom()?) },
+            count: if format & COUNT == 0 { None } else { Some(u32::from_be_bytes(self.array()?)) },
         })
     }
 
     fn whom(&mut self) -> Option<Whom> {
-        let (role, name) = (Role::from_code(self.byte()?)?, self.name()?);
+        let Some(role) = self.code(Role::from_code)? else {
+            return Some(Whom::Epoch {
+                epoch: Epoch(u32::from_be_bytes(self.array()?)),
+                rows: u64::from_be_bytes(self.array()?),
+            });
+        };
+        let name = self.name()?;
         match self.bytes()? {
             [] => Some(Whom::Caller { role, name }),
             certificate => Some(Whom::Certificate { role, name, certificate: certificate.try_into().ok()? }),
@@ -370,7 +469,8 @@ pub(super) mod tests {
         let verdict = of(select(RefusalCode::ALL)).prop_map(|code| code.map_or(Verdict::Done, Verdict::Refused));
         let outcomes = proptest::collection::vec((select(Field::ALL), select(Outcome::ALL)), 0..9);
         let certificate = of(any::<[u8; 8]>());
-        let whom =
+        let epoch = (any::<u32>(), any::<u64>()).prop_map(|(epoch, rows)| Whom::Epoch { epoch: Epoch(epoch), rows });
+        let caller =
             (select(&Role::ALL[..]), "[a-z][a-z0-9-]{0,62}", certificate).prop_map(|(role, name, certificate)| {
                 let name = name.parse().unwrap();
                 match certificate {
@@ -378,23 +478,25 @@ pub(super) mod tests {
                     Some(certificate) => Whom::Certificate { role, name, certificate },
                 }
             });
+        let whom = prop_oneof![caller, epoch];
         let what = (select(Action::ALL), of(select(Class::ALL)), of(select(Purpose::ALL)), verdict, outcomes);
-        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, of(any::<[u8; 16]>()), of(whom))
-            .prop_map(|(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), subject, whom)| {
-                Entry {
-                    at: Timestamp(at),
-                    request: RequestId(request),
-                    tenant: tenant.parse().unwrap(),
-                    actor,
-                    action,
-                    class,
-                    purpose,
-                    verdict,
-                    outcomes,
-                    subject: subject.map(SubjectTag),
-                    whom,
-                }
-            })
+        let rest = (of(any::<[u8; 16]>()), of(whom), of(any::<u32>()));
+        (any::<i64>(), any::<[u8; 16]>(), "[a-z][a-z0-9-]{0,62}", actor, what, rest).prop_map(
+            |(at, request, tenant, actor, (action, class, purpose, verdict, outcomes), (subject, whom, count))| Entry {
+                at: Timestamp(at),
+                request: RequestId(request),
+                tenant: tenant.parse().unwrap(),
+                actor,
+                action,
+                class,
+                purpose,
+                verdict,
+                outcomes,
+                subject: subject.map(SubjectTag),
+                whom,
+                count,
+            },
+        )
     }
 
     /// A carrier's read, different for every `n`.
@@ -411,6 +513,7 @@ pub(super) mod tests {
             outcomes: vec![(Field::Address, Outcome::Granted)],
             subject: Some(SubjectTag([9; 16])),
             whom: None,
+            count: None,
         }
     }
 
@@ -463,6 +566,14 @@ pub(super) mod tests {
         let plain = sample(1).to_bytes();
         assert_eq!((bytes[0], &bytes[1..plain.len()]), (0x11, &plain[1..]));
         assert_eq!(hex::encode(&bytes[plain.len()..]), "0100000003776562000000080808080808080808");
+    }
+
+    #[test]
+    fn how_many_an_entry_stands_for_is_told_last() {
+        let bytes = Entry { count: Some(70_000), ..sample(1) }.to_bytes();
+        let plain = sample(1).to_bytes();
+        assert_eq!((bytes[0], &bytes[1..plain.len()]), (0x21, &plain[1..]));
+        assert_eq!(hex::encode(&bytes[plain.len()..]), "00011170");
     }
 
     #[test]

@@ -8,6 +8,14 @@ pub type Hash = [u8; 32];
 
 const FORMAT: u8 = 1;
 
+/// A complete subtree: 2^`level` leaves, the last of them leaf number `end - 1`. It never changes once it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Node {
+    pub level: u8,
+    pub end: u64,
+    pub hash: Hash,
+}
+
 /// All that growing a tree needs to remember: O(log n).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Frontier {
@@ -26,14 +34,20 @@ impl Frontier {
     }
 
     pub fn append(&mut self, leaf: &[u8]) {
-        let mut hash = leaf_hash(leaf);
+        self.append_hash(leaf_hash(leaf), &mut |_| {});
+    }
+
+    /// Appends a leaf by its hash and tells of every subtree that it completes, the smallest (of two leaves) first.
+    pub fn append_hash(&mut self, leaf: Hash, completed: &mut dyn FnMut(Node)) {
+        let mut node = Node { level: 0, end: self.size + 1, hash: leaf };
         // Every trailing one of the size is a perfect subtree as large as what has just been completed.
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.peaks.pop() {
-                hash = node_hash(&left, &hash);
+                node = Node { level: node.level + 1, hash: node_hash(&left, &node.hash), ..node };
+                completed(node);
             }
         }
-        self.peaks.push(hash);
+        self.peaks.push(node.hash);
         self.size += 1;
     }
 
@@ -65,7 +79,7 @@ pub fn leaf_hash(leaf: &[u8]) -> Hash {
 }
 
 /// SHA-256(0x01 ‖ left ‖ right).
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Sha256::new_with_prefix([1]).chain_update(left).chain_update(right).finalize().into()
 }
 

@@ -2,7 +2,8 @@
 //! what its heads vouch for; only a tail cut off at the end of a batch needs a head from elsewhere to be missed.
 
 use super::entry::{Entry, Reader, put};
-use super::tree::{Frontier, Hash};
+use super::log::Tip;
+use super::tree::{Frontier, Hash, Node, leaf_hash};
 use crate::domain::time::Timestamp;
 
 const HEAD_FORMAT: u8 = 1;
@@ -10,6 +11,7 @@ const HEAD_FORMAT: u8 = 1;
 /// The tree after a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
+    /// Entries of the whole log; the root is that of the year's tree alone.
     pub size: u64,
     pub root: Hash,
     pub at: Timestamp,
@@ -32,21 +34,6 @@ pub struct Batch {
     pub head: Head,
 }
 
-impl Batch {
-    /// Grows the tree by `entries` and tells of it; what vouches for the head is made over `head.to_bytes()`.
-    pub fn extend(frontier: &mut Frontier, entries: &[Entry], at: Timestamp) -> Self {
-        let first = frontier.size();
-        let mut packed = Vec::new();
-        for entry in entries {
-            let leaf = entry.to_bytes();
-            frontier.append(&leaf);
-            put(&mut packed, &leaf);
-        }
-        let head = Head { size: frontier.size(), root: frontier.root(), at };
-        Self { first, entries: packed, head }
-    }
-}
-
 /// Entries in their canonical bytes, each behind its length.
 pub fn pack(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -61,6 +48,16 @@ pub fn unpack(packed: &[u8]) -> Option<Vec<Entry>> {
         entries.push(Entry::from_bytes(reader.bytes()?)?);
     }
     Some(entries)
+}
+
+/// The canonical bytes of packed entries, not looked at.
+pub fn leaves(packed: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut reader = Reader(packed);
+    let mut leaves = Vec::new();
+    while !reader.0.is_empty() {
+        leaves.push(reader.bytes()?);
+    }
+    Some(leaves)
 }
 
 /// A whole log.
@@ -103,6 +100,12 @@ pub enum What {
     TailCut,
     #[error("the log is not the one that is known")]
     Forked,
+    #[error("the year's last checkpoint is not what its entries lead to")]
+    Closing,
+    #[error("a stored hash is not what the entries lead to")]
+    Node,
+    #[error("a stored checkpoint is not what the entries lead to, or not signed")]
+    Checkpoint,
 }
 
 /// Checks a whole log. `known` is a head kept elsewhere, if there is one; `head_ok` says whether a batch's head is
@@ -123,13 +126,56 @@ pub fn verify(
 #[derive(Debug)]
 pub struct Verifier {
     known: Option<Head>,
-    frontier: Frontier,
+    /// The tree that is being followed; its year is nothing that entries tell.
+    tip: Tip,
     batches: u64,
+    /// Subtrees completed by the batch that was followed last.
+    completed: Vec<Node>,
 }
 
 impl Verifier {
     pub fn new(known: Option<Head>) -> Self {
-        Self { known, frontier: Frontier::new(), batches: 0 }
+        Self::from(0, known)
+    }
+
+    /// For a log whose first trees have served their time: `first` is the number of the first entry that is kept.
+    pub fn from(first: u64, known: Option<Head>) -> Self {
+        let tip = Tip { year: 0, first, frontier: Frontier::new() };
+        Self { known, tip, batches: 0, completed: Vec::new() }
+    }
+
+    /// Entries so far, those before the first one that is kept included.
+    pub fn entries(&self) -> u64 {
+        self.tip.entries()
+    }
+
+    /// The first entry of the tree that is being followed.
+    pub fn first(&self) -> u64 {
+        self.tip.first
+    }
+
+    /// The head of the tree that is being followed.
+    pub fn root(&self) -> Hash {
+        self.tip.frontier.root()
+    }
+
+    /// The subtrees that the last batch completed; their ends are counted in the whole log.
+    pub fn completed(&self) -> &[Node] {
+        &self.completed
+    }
+
+    /// A flaw at the entry that would come next.
+    pub fn flaw(&self, what: What) -> Flaw {
+        Flaw { batch: self.batches, entry: self.entries(), what }
+    }
+
+    /// A year is over: the next batch begins a tree. `last` is the head that the year was closed with.
+    pub fn cut(&mut self, last: &Hash) -> Result<(), Flaw> {
+        if self.root() != *last {
+            return Err(self.flaw(What::Closing));
+        }
+        self.tip = self.tip.next(0);
+        Ok(())
     }
 
     /// The next batch; `head_ok` says whether its head is vouched for. After a flaw nothing more is worth following.
@@ -142,16 +188,16 @@ impl Verifier {
 
     /// The log ends here.
     pub fn finish(self) -> Result<Verified, Flaw> {
-        let entries = self.frontier.size();
+        let (entries, root) = (self.entries(), self.root());
         if self.known.is_some_and(|known| entries < known.size) {
             return Err(Flaw { batch: self.batches, entry: entries, what: What::TailCut });
         }
-        Ok(Verified { entries, root: self.frontier.root() })
+        Ok(Verified { entries, root })
     }
 
     /// One batch on top of what went before; an error names the entry.
     fn continues(&mut self, batch: &Batch, head_ok: bool) -> Result<(), (u64, What)> {
-        let first = self.frontier.size();
+        let first = self.entries();
         let bad = |what| Err((first, what));
         if batch.first > first {
             return bad(What::Gap);
@@ -165,22 +211,25 @@ impl Verifier {
         if batch.entries.is_empty() {
             return bad(What::Empty);
         }
+        self.completed.clear();
         let mut reader = Reader(&batch.entries);
         while !reader.0.is_empty() {
             let leaf = reader.bytes().filter(|leaf| Entry::from_bytes(leaf).is_some());
-            self.frontier.append(leaf.ok_or((self.frontier.size(), What::Undecodable))?);
+            let leaf = leaf_hash(leaf.ok_or((self.entries(), What::Undecodable))?);
+            let (base, completed) = (self.tip.first, &mut self.completed);
+            self.tip.frontier.append_hash(leaf, &mut |node| completed.push(Node { end: base + node.end, ..node }));
             if self.is_forked() {
                 return bad(What::Forked);
             }
         }
-        let size = self.frontier.size();
+        let size = self.entries();
         if size < batch.head.size {
             return Err((size, What::Cut));
         }
         if size > batch.head.size {
             return Err((batch.head.size, What::Added));
         }
-        if self.frontier.root() != batch.head.root {
+        if self.root() != batch.head.root {
             return bad(What::Altered);
         }
         Ok(())
@@ -189,7 +238,7 @@ impl Verifier {
     /// As long as the known log was, and not the same.
     fn is_forked(&self) -> bool {
         let known = self.known.as_ref();
-        known.is_some_and(|known| known.size == self.frontier.size() && known.root != self.frontier.root())
+        known.is_some_and(|known| known.size == self.entries() && known.root != self.root())
     }
 }
 
@@ -207,14 +256,14 @@ mod tests {
 
     /// Five batches of one, two, three, one, two entries.
     fn log() -> Vec<Batch> {
-        let mut frontier = Frontier::new();
+        let mut tip = Tip::default();
         let mut next = 0;
         [1, 2, 3, 1, 2u8]
             .into_iter()
             .map(|len| {
                 let entries: Vec<Entry> = (next..next + len).map(sample).collect();
                 next += len;
-                Batch::extend(&mut frontier, &entries, Timestamp(i64::from(next)))
+                tip.extend(&entries, Timestamp(i64::from(next)), &mut |_| {})
             })
             .collect()
     }
@@ -321,10 +370,31 @@ mod tests {
     #[test]
     fn another_log_with_good_heads_is_a_fork_to_those_who_know_the_first() {
         let known = log()[1].head.clone();
-        let mut frontier = Frontier::new();
-        let fork = Batch::extend(&mut frontier, &[7, 8, 9, 10].map(sample), Timestamp(0));
+        let fork = Tip::default().extend(&[7, 8, 9, 10].map(sample), Timestamp(0), &mut |_| {});
         assert!(verify([fork.clone()], None, |_| true).is_ok());
         assert_eq!(verify([fork], Some(known), |_| true), flaw(0, 0, What::Forked));
+    }
+
+    #[test]
+    fn a_log_goes_on_in_a_new_tree_only_where_the_old_one_was_closed() {
+        let (mut tip, silent) = (Tip::default(), &mut |_: Node| {});
+        let first = tip.extend(&[sample(1), sample(2)], Timestamp(0), silent);
+        let closed = first.head.root;
+        tip = tip.next(1971);
+        let second = tip.extend(&[sample(3)], Timestamp(1), silent);
+        let follow = |last: Option<&Hash>| {
+            let mut verifier = Verifier::new(None);
+            verifier.follow(&first, true)?;
+            last.map_or(Ok(()), |last| verifier.cut(last))?;
+            verifier.follow(&second, true)?;
+            verifier.finish()
+        };
+        assert_eq!(follow(Some(&closed)).unwrap(), Verified { entries: 3, root: second.head.root });
+        assert_eq!(follow(Some(&[7; 32])), flaw(1, 2, What::Closing));
+        assert_eq!(follow(None), flaw(1, 2, What::Altered));
+        let mut alone = Verifier::from(2, Some(second.head.clone()));
+        alone.follow(&second, true).unwrap();
+        assert!(alone.finish().is_ok());
     }
 
     #[test]
@@ -340,7 +410,8 @@ mod tests {
         #[test]
         fn packing_is_undone_by_unpacking(entries in proptest::collection::vec(any_entry(), 0..6)) {
             prop_assert_eq!(unpack(&pack(&entries)), Some(entries.clone()));
-            prop_assert_eq!(Batch::extend(&mut Frontier::new(), &entries, Timestamp(0)).entries, pack(&entries));
+            let batch = Tip::default().extend(&entries, Timestamp(0), &mut |_| {});
+            prop_assert_eq!(batch.entries, pack(&entries));
         }
     }
 }

@@ -93,24 +93,30 @@ pub struct Enrol {
 pub struct OneCertificate {
     #[command(flatten)]
     caller: Who,
+    #[command(flatten)]
+    certificate: AnyOrOne,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub struct AnyOrOne {
     /// This certificate alone, PEM
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
     /// This certificate alone, by the SHA-256 of its DER in hex
     #[arg(long, value_name = "HEX", conflicts_with = "certificate")]
     certificate_hash: Option<String>,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 #[derive(clap::Args)]
 pub struct Who {
     /// What it may speak as
     #[arg(long, value_parser = one_of(&Role::ALL, Role::as_str))]
-    role: Role,
+    pub(super) role: Role,
     /// The last part of its identity
     #[arg(long)]
-    name: CallerName,
+    pub(super) name: CallerName,
 }
 
 #[derive(clap::Args)]
@@ -221,7 +227,7 @@ async fn over_the_wire(args: Args) -> Result<(), Failure> {
             print_json(&answer.caller.as_ref().map(shown))
         }
         Args::Suspend(one) => {
-            let certificate = one.hash()?;
+            let certificate = one.certificate.hash()?;
             let (role, name) = (wire(one.caller.role), one.caller.name.as_str().to_owned());
             let request = SuspendCallerRequest { role, name, certificate };
             let mut vault = connect(&one.connection).await?;
@@ -230,7 +236,7 @@ async fn over_the_wire(args: Args) -> Result<(), Failure> {
         }
         Args::Resume(one) => {
             use resume_caller_response::Result::{Done, PendingApproval};
-            let certificate = one.hash()?;
+            let certificate = one.certificate.hash()?;
             let (role, name) = (wire(one.caller.role), one.caller.name.as_str().to_owned());
             let request = ResumeCallerRequest { role, name, certificate };
             let mut vault = connect(&one.connection).await?;
@@ -277,9 +283,9 @@ impl Keys {
     }
 }
 
-impl OneCertificate {
+impl AnyOrOne {
     /// The certificate's hash in hex; empty when the caller as a whole is meant.
-    fn hash(&self) -> Result<String, Failure> {
+    pub(super) fn hash(&self) -> Result<String, Failure> {
         match (&self.certificate, &self.certificate_hash) {
             (Some(file), _) => Ok(hex::encode(certificate_in(file).map_err(unusable)?.0)),
             (None, Some(hash)) => Ok(hash.clone()),
@@ -330,6 +336,7 @@ fn shown(caller: &Caller) -> Value {
         "since": client::shown(caller.since),
         "certificate_days_left": until.is_some().then_some(caller.certificate_days_left),
         "certificate_good_until": until,
+        "locked_out_until": client::shown(caller.locked_out_until),
     })
 }
 
@@ -342,6 +349,7 @@ fn table(callers: &[Caller]) -> String {
         let text = |key: &str| member.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
         let standing = match (caller.standing(), caller.suspended_certificates.len()) {
             (CallerStanding::Suspended, _) => "SUSPENDED".to_owned(),
+            _ if caller.locked_out_until.is_some() => format!("LOCKED OUT until {}", text("locked_out_until")),
             (_, 0) => "in force".to_owned(),
             (_, some) => format!("in force, {some} certificates suspended"),
         };

@@ -77,6 +77,14 @@ pub async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) 
     }
 }
 
+/// Waits for the next part of an answer that comes in parts.
+pub async fn next<T>(parts: &mut tonic::Streaming<T>) -> Result<Option<T>, Failure> {
+    match timeout(PATIENCE, parts.message()).await {
+        Ok(part) => Ok(part?),
+        Err(_) => Err(Failure::unreachable("the answer stopped coming; ask again")),
+    }
+}
+
 /// Makes a change happen once however often it is sent.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Once {

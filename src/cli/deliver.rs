@@ -51,5 +51,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
     let delivery = client::answer(vault.get_delivery(GetDeliveryRequest { serial })).await?;
     let address = delivery.address.as_ref().map(address_to_json);
-    client::print_json(&json!({ "serial": delivery.serial, "address": address }))
+    let (serial, phone) = (delivery.serial.as_str(), delivery.phone.as_str());
+    client::print_json(&if phone.is_empty() {
+        json!({ "serial": serial, "address": address })
+    } else {
+        json!({ "serial": serial, "address": address, "phone": phone })
+    })
 }

@@ -71,7 +71,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let program = std::env::current_exe().unwrap_or_else(|_| "strongroom".into());
     run_server(config, |running| {
         let guide = guide(&program, &dir, running.address);
-        writeln!(io::stdout(), "{guide}\nready https://{}", running.address)
+        let how = if running.vault().is_some() { "ready" } else { "sealed" };
+        writeln!(io::stdout(), "{guide}\n{how} https://{}", running.address)
     })
 }
 
@@ -183,6 +184,7 @@ crls = [\"certs/crl.pem\"]
 database = \"strongroom.db\"
 ledger = \"erasure.ledger\"
 keyring = \"keyring\"
+reserve = \"1MiB\"
 
 [root]
 key_file = \"root.key\"
@@ -264,12 +266,17 @@ const STEPS: &[(&str, &str)] = &[
         "echo SW123456789 | as_caller carrier-swift deliver --confirm",
     ),
     ("When it disappears, and why.", "as_caller shop-backend describe --token-file DIR/token.json"),
+    ("Who saw this customer.", "as_caller privacy-officer-office inquire who-saw --token-file DIR/token.json"),
     ("How the vault is.", "as_caller operator-oncall status"),
     (
         "A carrier is suspended at once. Letting it back in takes two people: the number printed is for the second.",
         "as_caller key-admin-office callers suspend --role carrier --name parcelo\n\
          as_caller key-admin-office callers resume --role carrier --name parcelo\n\
          as_caller operator-oncall approve list",
+    ),
+    (
+        "Key epochs follow each other on schedule; in an emergency, at once.",
+        "as_caller key-admin-office keys rotate\nas_caller key-admin-office keys list",
     ),
     ("The whole audit log, checked.", "PROGRAM audit verify --config DIR/config.toml"),
 ];

@@ -240,15 +240,31 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::RevisionConflict
         | R::IdempotencyKeyReused
         | R::Unavailable
+        | R::RateLimited
+        | R::LockedOut
+        | R::DiskFull
         | R::Tampered
         | R::NotAHash
         | R::NotACase
         | R::NotAMonth
         | R::NotErased
         | R::Held
+        | R::NotAPeriod
+        | R::NotInTheLog
         | R::AlreadyEnrolled
         | R::NotTwoPeople
-        | R::ApprovalOver => false,
+        | R::ApprovalOver
+        | R::NotFindable
+        | R::EpochInUse
+        | R::KeyringNotSaved
+        | R::NoNextRoot
+        | R::RetentionOver
+        | R::NotAPolicy
+        | R::Sealed
+        | R::NotAShare
+        | R::OtherShares
+        | R::WrongShare
+        | R::CannotOpen => false,
     }
 }
 

@@ -3,14 +3,17 @@
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 
 use super::Failure;
-use super::client::{self, Connection};
+use super::client::{self, Connection, reason_name};
+use super::unseal::shown;
 use crate::rpc::proto::operations_service_client::OperationsServiceClient;
-use crate::rpc::proto::{StatusRequest, StatusResponse};
+use crate::rpc::proto::seal_service_client::SealServiceClient;
+use crate::rpc::proto::{ErrorReason, SealStatusRequest, StatusRequest, StatusResponse};
 
 const EXAMPLES: &str = "\
-For an operator's certificate.
+For an operator's certificate. Of a sealed vault it tells that, and ends with exit code 4.
 
 Examples:
   strongroom status
@@ -28,12 +31,27 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let mut vault = OperationsServiceClient::new(client::connect(&args.connection).await?);
-    let status = client::answer(vault.status(StatusRequest {})).await?;
+    let channel = client::connect(&args.connection).await?;
+    let mut vault = OperationsServiceClient::new(channel.clone());
+    let status = match client::answer(vault.status(StatusRequest {})).await {
+        Err(failure) if failure.message.contains(reason_name(ErrorReason::Sealed)) => {
+            return print_sealed(channel, failure).await;
+        }
+        answered => answered?,
+    };
     if args.json { client::print_json(&to_json(&status)) } else { print_table(&status) }
 }
 
+/// A sealed vault has no numbers: why it is sealed, and how many shares are in.
+async fn print_sealed(channel: Channel, failure: Failure) -> Result<(), Failure> {
+    let mut vault = SealServiceClient::new(channel);
+    let state = client::answer(vault.seal_status(SealStatusRequest {})).await?.state;
+    client::print_json(&state.as_ref().map_or(Value::Null, shown))?;
+    Err(failure)
+}
+
 fn to_json(status: &StatusResponse) -> Value {
+    let protection = status.protection.clone().unwrap_or_default();
     json!({
         "version": status.version,
         "now": client::shown(status.now),
@@ -52,6 +70,10 @@ fn to_json(status: &StatusResponse) -> Value {
         "active_epoch": status.active_epoch,
         "keyring_generation": status.keyring_generation,
         "root_source": status.root_source,
+        "key_memory": protection.key_memory,
+        "no_core": protection.no_core,
+        "landlock_abi": protection.landlock_abi,
+        "seccomp": protection.seccomp,
         "warnings": status.warnings,
     })
 }

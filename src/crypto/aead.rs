@@ -8,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::crypto::CryptoError;
 use crate::crypto::entropy::{Entropy, array};
 use crate::crypto::key::Key;
+use crate::crypto::residue::{CIPHER, wiped};
 
 pub const NONCE: usize = 24;
 const TAG: usize = 16;
@@ -34,7 +35,7 @@ pub fn seal(
     out.resize(out.len().max(head + size), 0);
 
     let body = out.get_mut(head..).unwrap_or_default();
-    match cipher(key).encrypt_inout_detached(&nonce.into(), aad, body.into()) {
+    match wiped::<CIPHER, _>(|| cipher(key).encrypt_inout_detached(&nonce.into(), aad, body.into())) {
         Ok(tag) => {
             out.extend_from_slice(&tag);
             Ok(out)
@@ -51,8 +52,8 @@ pub fn open(key: &Key, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, 
     let (nonce, rest) = sealed.split_first_chunk::<NONCE>().ok_or(CryptoError::Truncated)?;
     let (body, tag) = rest.split_last_chunk::<TAG>().ok_or(CryptoError::Truncated)?;
     let mut body = Zeroizing::new(body.to_vec());
-    cipher(key)
-        .decrypt_inout_detached(&(*nonce).into(), aad, body.as_mut_slice().into(), &Tag::from(*tag))
+    let (nonce, tag) = ((*nonce).into(), Tag::from(*tag));
+    wiped::<CIPHER, _>(|| cipher(key).decrypt_inout_detached(&nonce, aad, body.as_mut_slice().into(), &tag))
         .map_err(|_| CryptoError::NotAuthentic)?;
     Ok(body)
 }

@@ -8,6 +8,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
+use crate::crypto::residue::{CIPHER, wiped};
+
 pub trait Entropy: Send + Sync {
     fn fill(&self, out: &mut [u8]);
 }
@@ -87,9 +89,11 @@ impl Pool {
             reseed(&mut self.seed);
             self.since_reseed = 0;
         }
-        let mut generator = ChaCha20Rng::from_seed(*self.seed);
-        generator.fill_bytes(&mut *self.seed);
-        generator.fill_bytes(&mut *self.ready);
+        wiped::<CIPHER, _>(|| {
+            let mut generator = ChaCha20Rng::from_seed(*self.seed);
+            generator.fill_bytes(&mut *self.seed);
+            generator.fill_bytes(&mut *self.ready);
+        });
         self.used = 0;
         self.since_reseed += READY;
     }

@@ -71,8 +71,8 @@ pub fn unwrap(epoch: &EpochKeys, slot: &WrapSlot, wrapped: &WrappedDek) -> Resul
         return Err(CryptoError::UnknownFormat);
     };
     let opened = aead::open(epoch.wrap_key(), slot.aad(FORMAT).as_bytes(), rest)?;
-    let key = opened.first_chunk().filter(|key| key.len() == opened.len()).ok_or(CryptoError::BadPadding)?;
-    Ok(Dek(Key::filled(|bytes| *bytes = *key)))
+    let key: &[u8; 32] = opened.first_chunk().filter(|key| key.len() == opened.len()).ok_or(CryptoError::BadPadding)?;
+    Ok(Dek(Key::fleeting(|bytes| bytes.copy_from_slice(key))))
 }
 
 fn same_epoch(epoch: &EpochKeys, slot: &WrapSlot) -> Result<(), CryptoError> {
@@ -98,13 +98,19 @@ fn unpad(mut padded: Zeroizing<Vec<u8>>) -> Result<Plaintext, CryptoError> {
 
 impl Dek {
     pub fn generate(entropy: &dyn Entropy) -> Self {
-        Self(Key::generate(entropy))
+        Self(Key::fleeting(|bytes| entropy.fill(bytes)))
     }
 
     /// What the audit log calls a subject on one day, of the subject's own DEK: when that dies, nobody can tell any more
     /// which entries were the subject's, nor which entries of different days belong together.
     pub fn audit_tag(&self, utc_day: i64) -> [u8; 16] {
-        self.0.derive("strongroom/subject-tag").tag(&[&utc_day.to_be_bytes()])
+        self.audit_tags()(utc_day)
+    }
+
+    /// The tags of any number of days, for the price of one derivation.
+    pub fn audit_tags(&self) -> impl Fn(i64) -> [u8; 16] + use<> {
+        let key = self.0.derive_fleeting("strongroom/subject-tag");
+        move |utc_day| key.tag(&[&utc_day.to_be_bytes()])
     }
 }
 

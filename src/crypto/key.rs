@@ -1,12 +1,18 @@
 //! A 256-bit key, and the two functions that make keys and tags of it. INVARIANT: a key's bytes are read through
 //! `expose()` only and wiped when it is dropped; one key has one use, told by the label it was derived under.
+//!
+//! Keys are written straight into memory that no core dump sees (`locked`), and a use of one leaves nothing on the stack
+//! (`residue`). Only those that live for a call, the keys of single records, are carried in ordinary memory: there are tens of
+//! thousands a second, and a core of an idle process finds them wiped.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use zeroize::ZeroizeOnDrop;
+use zeroize::Zeroizing;
 
 use crate::crypto::entropy::Entropy;
+use crate::crypto::locked::Slot;
+use crate::crypto::residue::{HASH, wiped};
 
 /// `Debug` for a secret: the name of its type and nothing else.
 macro_rules! debug_by_name {
@@ -20,8 +26,12 @@ macro_rules! debug_by_name {
 }
 pub(crate) use debug_by_name;
 
-#[derive(ZeroizeOnDrop)]
-pub struct Key([u8; 32]);
+pub struct Key(Bytes);
+
+enum Bytes {
+    Protected(Slot),
+    Ordinary(Zeroizing<[u8; 32]>),
+}
 
 debug_by_name!(Key);
 
@@ -32,30 +42,55 @@ impl Key {
 
     /// A key written in place by `fill`, so that no copy stays behind on the way.
     pub fn filled(fill: impl FnOnce(&mut [u8; 32])) -> Self {
-        let mut key = Self([0; 32]);
-        fill(&mut key.0);
-        key
+        match Slot::take() {
+            Some(mut slot) => {
+                fill(slot.bytes_mut());
+                Self(Bytes::Protected(slot))
+            }
+            None => Self::fleeting(fill),
+        }
+    }
+
+    /// The same for a key that is gone when the call is over.
+    pub(super) fn fleeting(fill: impl FnOnce(&mut [u8; 32])) -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        fill(&mut bytes);
+        Self(Bytes::Ordinary(bytes))
     }
 
     /// The key for one use of this key: HKDF-SHA256 without salt, `label` as info (RFC 5869).
     pub fn derive(&self, label: &'static str) -> Self {
-        Self::filled(|bytes| hkdf_sha256(&self.0, label.as_bytes(), bytes))
+        Self::filled(|bytes| self.derive_into(label, bytes))
+    }
+
+    /// The same for a key that is gone when the call is over.
+    pub(super) fn derive_fleeting(&self, label: &'static str) -> Self {
+        Self::fleeting(|bytes| self.derive_into(label, bytes))
+    }
+
+    fn derive_into(&self, label: &'static str, out: &mut [u8; 32]) {
+        wiped::<HASH, _>(|| hkdf_sha256(self.expose(), label.as_bytes(), out));
     }
 
     /// HMAC-SHA256 over length-prefixed parts, cut to 128 bits (RFC 2104 §5). Different lists of parts never meet.
     pub fn tag(&self, parts: &[&[u8]]) -> [u8; 16] {
-        let mut hmac = hmac_sha256(&self.0);
-        for part in parts {
-            hmac.update(&(part.len() as u64).to_be_bytes());
-            hmac.update(part);
-        }
-        let full: [u8; 32] = hmac.finalize().into_bytes().into();
+        let full: [u8; 32] = wiped::<HASH, _>(|| {
+            let mut hmac = hmac_sha256(self.expose());
+            for part in parts {
+                hmac.update(&(part.len() as u64).to_be_bytes());
+                hmac.update(part);
+            }
+            hmac.finalize().into_bytes().into()
+        });
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = full;
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        match &self.0 {
+            Bytes::Protected(slot) => slot.bytes(),
+            Bytes::Ordinary(bytes) => bytes,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use subtle::ConstantTimeEq;
 
+use crate::crypto::key::Key;
 use crate::crypto::keyring::EpochKeys;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::TenantId;
@@ -50,7 +51,11 @@ pub fn verify_head(epoch: &EpochKeys, canonical: &[u8], stored: &Mac) -> bool {
 pub struct IndexTag(pub [u8; 16]);
 
 pub fn index_tag(epoch: &EpochKeys, tenant: &TenantId, kind: &'static str, value: &[u8]) -> IndexTag {
-    IndexTag(epoch.index_key().tag(&[tenant.as_str().as_bytes(), kind.as_bytes(), value]))
+    let parts = [tenant.as_str().as_bytes(), kind.as_bytes(), value];
+    if planted(Fault::IndexEternal) {
+        return IndexTag(Key::filled(|bytes| *bytes = [0; 32]).tag(&parts));
+    }
+    IndexTag(epoch.index_key().tag(&parts))
 }
 
 /// What an idempotency key remembers of its request: enough to tell another request, nothing to guess values from.

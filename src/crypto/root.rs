@@ -1,21 +1,37 @@
-//! Where the root key comes from: a key file, or a passphrase file stretched by Argon2id. INVARIANT: a file that others
-//! could read or replace gives no root key, and an error names the file's role, never its contents.
+//! Where the root key comes from: one trait, one file a source. INVARIANT: a source that others could read or replace gives no
+//! root key, an error names the source's role and never its contents, and whatever waits for a network or a device gives up
+//! after `PATIENCE`.
+//!
+//! ```text
+//! passphrase, key file, credential   the source holds the key, or what the key is stretched from
+//! transit, PKCS#11, AWS KMS          a random key is made here once and wrapped over there; the wrapped key stands in the
+//!                                    keyring's clear header, and unlocking has it unwrapped again
+//! shares                             the key is split among people once, and lies nowhere; unlocking gathers enough of them
+//! ```
+//! What a source needs to find its key again is the `RootHeader`: it stands in the clear in the keyring file and is authenticated
+//! with it, so nothing in it is believed before the keyring has opened.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+mod aws_kms;
+mod file;
+mod outside;
+mod pkcs11;
+pub mod shares;
+mod transit;
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use rustix::fs::OFlags;
-use zeroize::Zeroizing;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
 
-use crate::crypto::entropy::{Entropy, array};
+use crate::crypto::entropy::Entropy;
 use crate::crypto::key::{Key, debug_by_name};
+use shares::{Share, ShareSet};
 
-/// Passphrases shorter than this are refused, in characters.
-pub const MIN_PASSPHRASE: usize = 12;
-const MAX_FILE: u64 = 4096;
+pub use aws_kms::AwsKms;
+pub(crate) use file::sync_folder_of;
+pub use file::{MIN_PASSPHRASE, mint_key_file, mint_passphrase_file, same_device, write_secret};
+pub use outside::{Address, BadAddress, PATIENCE, Trouble};
+pub use pkcs11::Pkcs11;
+pub use transit::Transit;
 
 /// The key above all others; opens the keyring and nothing else. It knows how it was made, so that the keyring can say so.
 pub struct RootKey {
@@ -23,23 +39,146 @@ pub struct RootKey {
     header: RootHeader,
 }
 
-debug_by_name!(RootKey);
+debug_by_name!(RootKey, Fresh);
 
 /// Tells a wrong root key from a damaged keyring; reveals nothing that would help to find the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RootCheck(pub [u8; 16]);
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RootSource {
-    PassphraseFile { path: PathBuf },
-    KeyFile { path: PathBuf },
+/// One place that a root key comes from. May wait for a network or a device; may be called from any thread.
+pub trait Source {
+    /// Two words for errors and the status.
+    fn kind(&self) -> &'static str;
+
+    /// A root key for a new keyring, with the header that leads to it again. `cost` is for passphrases.
+    fn fresh(&self, cost: Argon2Cost, entropy: &dyn Entropy) -> Result<Fresh, RootError>;
+
+    /// The root key as `header` says.
+    fn unlock(&self, header: &RootHeader) -> Result<Key, RootError>;
+
+    /// The file on this machine that gives the key away, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Makes what the source needs and lacks, where that is ours to make; answers whether anything was made.
+    fn mint(&self, _entropy: &dyn Entropy) -> Result<bool, RootError> {
+        Ok(false)
+    }
 }
 
-/// How a root key is made of its source. Stands in the keyring's clear header and is authenticated with it.
+/// A root key that was just made.
+pub struct Fresh {
+    pub root: RootKey,
+    /// For people to keep; empty unless the source is shares.
+    pub shares: Vec<Share>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RootSource {
+    PassphraseFile {
+        path: PathBuf,
+    },
+    KeyFile {
+        path: PathBuf,
+    },
+    /// A systemd credential by its name: what a key file would hold.
+    Credential {
+        name: CredentialName,
+    },
+    Transit(Transit),
+    Pkcs11(Pkcs11),
+    AwsKms(AwsKms),
+    Shares(Split),
+}
+
+/// A systemd credential's name: one plain file name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialName(String);
+
+impl std::str::FromStr for CredentialName {
+    type Err = BadCredentialName;
+
+    fn from_str(raw: &str) -> Result<Self, BadCredentialName> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let is_one = (1..=255).contains(&raw.len()) && raw.bytes().all(plain) && !raw.starts_with('.');
+        if is_one { Ok(Self(raw.to_owned())) } else { Err(BadCredentialName) }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("is no credential's name: 1 to 255 characters of A-Z, a-z, 0-9, '.', '-' and '_', not starting with '.'")]
+pub struct BadCredentialName;
+
+/// Into how many shares the root key is split, and how many of them make it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Split {
+    shares: u8,
+    threshold: u8,
+}
+
+impl Split {
+    pub const MOST: u8 = 32;
+
+    pub fn new(shares: i64, threshold: i64) -> Result<Self, BadSplit> {
+        if !(2..=i64::from(Self::MOST)).contains(&shares) || !(2..=shares).contains(&threshold) {
+            return Err(BadSplit);
+        }
+        let small = |number: i64| u8::try_from(number).map_err(|_| BadSplit);
+        Ok(Self { shares: small(shares)?, threshold: small(threshold)? })
+    }
+
+    pub fn shares(self) -> u8 {
+        self.shares
+    }
+
+    pub fn threshold(self) -> u8 {
+        self.threshold
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("is no way to split a key: 2 to 32 shares, and a threshold from 2 to that number")]
+pub struct BadSplit;
+
+/// How a root key is found again. Stands in the keyring's clear header and is authenticated with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RootHeader {
-    Passphrase { cost: Argon2Cost, salt: [u8; 16] },
+    Passphrase {
+        cost: Argon2Cost,
+        salt: [u8; 16],
+    },
+    /// The key as it is, in a file or a credential.
     KeyFile,
+    Wrapped(Wrapped),
+    Shares(ShareSet),
+}
+
+/// A root key that only an outside service can unwrap.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wrapped {
+    pub by: Wrapper,
+    /// What the service calls the key that wraps, at most 255 bytes.
+    pub key: String,
+    /// The service's own form, at most 4096 bytes; it tells the wrapping key's version or the mechanism where there is one.
+    pub blob: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrapper {
+    Transit,
+    Pkcs11,
+    AwsKms,
+}
+
+impl Wrapper {
+    const fn role(self) -> &'static str {
+        match self {
+            Self::Transit => transit::ROLE,
+            Self::Pkcs11 => pkcs11::ROLE,
+            Self::AwsKms => aws_kms::ROLE,
+        }
+    }
 }
 
 /// Argon2id's cost (RFC 9106).
@@ -77,42 +216,86 @@ pub enum RootError {
     NotText,
     #[error("the passphrase is shorter than 12 characters")]
     ShortPassphrase,
-    #[error("the key file holds neither 32 raw bytes nor 64 hexadecimal digits")]
-    NotAKey,
-    #[error("the keyring was made with the other kind of root source: a {expected}")]
+    #[error("the {role} holds neither 32 raw bytes nor 64 hexadecimal digits")]
+    NotAKey { role: &'static str },
+    #[error("the {role} holds no single line of printable ASCII")]
+    NotALine { role: &'static str },
+    #[error(
+        "no credentials were passed to this process: systemd sets CREDENTIALS_DIRECTORY where LoadCredential= or LoadCredentialEncrypted= names one"
+    )]
+    NoCredentials,
+    #[error("the keyring was made with another kind of root source: a {expected}")]
     OtherSource { expected: &'static str },
     #[error("the keyring asks for an Argon2id cost that is outside our bounds")]
     Cost,
+    #[error("the {role} {trouble}")]
+    Outside { role: &'static str, trouble: Trouble },
+    #[error("the root key is split into shares: {threshold} of its keepers bring it back with `strongroom unseal`")]
+    NeedsShares { threshold: u8 },
+    #[error("shares are handed out when a keyring is made or its root replaced, all of them at once")]
+    SharesNotHeldBack,
+    #[error("this build cannot ask AWS KMS: build it with `--features aws-kms`")]
+    NotBuilt,
 }
 
-const PASSPHRASE_FILE: &str = "passphrase file";
-const KEY_FILE: &str = "key file";
-
 impl RootSource {
-    /// The header of a new keyring: a fresh salt where one is needed.
-    pub fn fresh_header(&self, cost: Argon2Cost, entropy: &dyn Entropy) -> RootHeader {
+    fn source(&self) -> Box<dyn Source + '_> {
         match self {
-            Self::PassphraseFile { .. } => RootHeader::Passphrase { cost, salt: array(entropy) },
-            Self::KeyFile { .. } => RootHeader::KeyFile,
+            Self::PassphraseFile { path } => Box::new(file::Passphrase { path }),
+            Self::KeyFile { path } => Box::new(file::KeyFile { path }),
+            Self::Credential { name } => Box::new(file::Credential { name: &name.0 }),
+            Self::Transit(transit) => Box::new(transit),
+            Self::Pkcs11(pkcs11) => Box::new(pkcs11),
+            Self::AwsKms(kms) => Box::new(kms),
+            Self::Shares(split) => Box::new(*split),
         }
     }
 
-    /// Reads the source and makes the root key as `header` says. Takes about 0.2 s for a passphrase at the standard cost.
-    pub fn unlock(&self, header: &RootHeader) -> Result<RootKey, RootError> {
-        let key = match (self, header) {
-            (Self::PassphraseFile { path }, RootHeader::Passphrase { cost, salt }) => {
-                stretch(passphrase(&read_owner_only(path, PASSPHRASE_FILE)?)?, *cost, salt)?
-            }
-            (Self::KeyFile { path }, RootHeader::KeyFile) => parse_key(&read_owner_only(path, KEY_FILE)?)?,
-            (_, RootHeader::Passphrase { .. }) => return Err(RootError::OtherSource { expected: PASSPHRASE_FILE }),
-            (_, RootHeader::KeyFile) => return Err(RootError::OtherSource { expected: KEY_FILE }),
-        };
-        Ok(RootKey { key, header: *header })
+    /// Two words for errors and the status.
+    pub fn kind(&self) -> &'static str {
+        self.source().kind()
     }
 
-    pub fn path(&self) -> &Path {
+    /// The file on this machine that gives the key away, if there is one.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.source().path()
+    }
+
+    /// Makes what the source needs and lacks, where that is ours to make; answers whether anything was made.
+    pub fn mint(&self, entropy: &dyn Entropy) -> Result<bool, RootError> {
+        self.source().mint(entropy)
+    }
+
+    /// A root key for a new keyring: what wraps it is asked once.
+    pub fn fresh(&self, cost: Argon2Cost, entropy: &dyn Entropy) -> Result<Fresh, RootError> {
+        self.source().fresh(cost, entropy)
+    }
+
+    /// The header of `fresh`, for `unlock` to follow. Shares have none without their keepers.
+    pub fn fresh_header(&self, cost: Argon2Cost, entropy: &dyn Entropy) -> Result<RootHeader, RootError> {
         match self {
-            Self::PassphraseFile { path } | Self::KeyFile { path } => path,
+            Self::Shares(_) => Err(RootError::SharesNotHeldBack),
+            _ => Ok(self.fresh(cost, entropy)?.root.header),
+        }
+    }
+
+    /// Asks the source for the root key as `header` says. Takes about 0.2 s for a passphrase at the standard cost, and
+    /// `PATIENCE` at most where someone else has to answer.
+    pub fn unlock(&self, header: &RootHeader) -> Result<RootKey, RootError> {
+        Ok(RootKey { key: self.source().unlock(header)?, header: header.clone() })
+    }
+}
+
+/// For people: the kind, and where it is.
+impl fmt::Display for RootSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PassphraseFile { path } | Self::KeyFile { path } => write!(f, "{} {}", self.kind(), path.display()),
+            Self::Credential { name } => write!(f, "{} {}", self.kind(), name.0),
+            Self::Transit(transit) => write!(f, "key {} of the {} {}", transit.key, self.kind(), transit.address),
+            Self::Pkcs11(pkcs11) => write!(f, "key {} of the {} {}", pkcs11.key, self.kind(), pkcs11.token),
+            Self::AwsKms(kms) => write!(f, "key {} of {}", kms.key_id, self.kind()),
+            Self::Shares(split) => write!(f, "{} of {} shares", split.threshold, split.shares),
         }
     }
 }
@@ -131,252 +314,125 @@ impl RootKey {
         RootCheck(self.key.derive("strongroom/root-check").tag(&[]))
     }
 
+    /// As `Keyring::held`.
+    pub(super) fn held(&self) -> Vec<(String, &Key)> {
+        vec![("the root".to_owned(), &self.key)]
+    }
+
     /// The key that seals the keyring file.
     pub(crate) fn keyring_key(&self) -> Key {
         self.key.derive("strongroom/keyring")
     }
 }
 
-/// Writes a new key file: 64 hexadecimal digits, mode 0600. Never overwrites.
-pub fn mint_key_file(path: &Path, entropy: &dyn Entropy) -> Result<(), RootError> {
-    let digits = Zeroizing::new(hex::encode(Key::generate(entropy).expose()));
-    mint(path, &digits).map_err(|source| RootError::Unwritable { role: KEY_FILE, source })
-}
-
-/// Writes a new passphrase file: 160 random bits as 40 characters, mode 0600. Never overwrites.
-pub fn mint_passphrase_file(path: &Path, entropy: &dyn Entropy) -> Result<(), RootError> {
-    let random = Zeroizing::new(array::<20>(entropy));
-    let phrase = Zeroizing::new(hex::encode(*random));
-    mint(path, &phrase).map_err(|source| RootError::Unwritable { role: PASSPHRASE_FILE, source })
-}
-
-/// Whether both paths lie on one device: whoever takes that disk takes both.
-pub fn same_device(a: &Path, b: &Path) -> io::Result<bool> {
-    Ok(fs::metadata(a)?.dev() == fs::metadata(b)?.dev())
-}
-
-/// Creates a file of mode 0600 and makes it and its name durable.
-fn mint(path: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(line.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    sync_folder_of(path)
-}
-
-pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-/// Symbolic links are followed (mounted secrets are links); what counts is the file that was opened, so nobody can swap it
-/// between the check and the read.
-fn read_owner_only(path: &Path, role: &'static str) -> Result<Zeroizing<Vec<u8>>, RootError> {
-    let unreadable = |source| RootError::Unreadable { role, source };
-    // Without NONBLOCK, opening a pipe that nobody writes would hang the start.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
-    let facts = file.metadata().map_err(unreadable)?;
-    if !facts.is_file() {
-        return Err(RootError::NotAFile { role });
+impl Fresh {
+    fn of(key: Key, header: RootHeader) -> Self {
+        Self { root: RootKey { key, header }, shares: Vec::new() }
     }
-    if facts.uid() != rustix::process::geteuid().as_raw() && facts.uid() != 0 {
-        return Err(RootError::ForeignOwner { role });
-    }
-    if facts.mode() & 0o077 != 0 {
-        return Err(RootError::NotOwnerOnly { role });
-    }
-    if facts.len() > MAX_FILE {
-        return Err(RootError::TooLong { role });
-    }
-    // Room for all of it from the start: a growing vector would leave unwiped copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_FILE).unwrap_or(usize::MAX)));
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
 }
 
-fn without_newline(bytes: &[u8]) -> &[u8] {
-    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-fn passphrase(bytes: &[u8]) -> Result<&[u8], RootError> {
-    let phrase = without_newline(bytes);
-    let characters = std::str::from_utf8(phrase).map_err(|_| RootError::NotText)?.chars().count();
-    if characters < MIN_PASSPHRASE { Err(RootError::ShortPassphrase) } else { Ok(phrase) }
-}
-
-fn parse_key(bytes: &[u8]) -> Result<Key, RootError> {
-    if let Ok(raw) = bytes.try_into() {
-        return Ok(Key::filled(|key| *key = raw));
+impl RootHeader {
+    /// What made the root key, for errors.
+    fn role(&self) -> &'static str {
+        match self {
+            Self::Passphrase { .. } => file::PASSPHRASE_FILE,
+            Self::KeyFile => file::KEY_FILE,
+            Self::Wrapped(wrapped) => wrapped.by.role(),
+            Self::Shares(_) => shares::ROLE,
+        }
     }
-    let mut parsed = Err(RootError::NotAKey);
-    let key =
-        Key::filled(|key| parsed = hex::decode_to_slice(without_newline(bytes), key).map_err(|_| RootError::NotAKey));
-    parsed.map(|()| key)
+
+    fn other_source(&self) -> RootError {
+        RootError::OtherSource { expected: self.role() }
+    }
+
+    /// The header's kind, and its body of at most 8 KiB.
+    pub(crate) fn encode(&self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Passphrase { cost, salt } => {
+                let numbers = [cost.memory_kib, cost.passes, cost.lanes].map(u32::to_be_bytes);
+                (1, [numbers.as_flattened(), salt].concat())
+            }
+            Self::KeyFile => (2, Vec::new()),
+            Self::Wrapped(Wrapped { by, key, blob }) => {
+                let kind = match by {
+                    Wrapper::Transit => 3,
+                    Wrapper::Pkcs11 => 4,
+                    Wrapper::AwsKms => 5,
+                };
+                let length = u8::try_from(key.len()).unwrap_or(u8::MAX);
+                (kind, [&[length], key.as_bytes(), blob].concat())
+            }
+            Self::Shares(set) => (6, set.to_bytes()),
+        }
+    }
+
+    /// Strict: what it takes, `encode` gives back to the byte.
+    pub(crate) fn decode(kind: u8, body: &[u8]) -> Option<Self> {
+        match kind {
+            1 => {
+                let (numbers, salt) = body.split_first_chunk::<12>()?;
+                let ([memory_kib, passes, lanes], []) = numbers.as_chunks::<4>() else { return None };
+                let [memory_kib, passes, lanes] = [memory_kib, passes, lanes].map(|number| u32::from_be_bytes(*number));
+                let cost = Argon2Cost { memory_kib, passes, lanes };
+                Some(Self::Passphrase { cost, salt: salt.try_into().ok()? })
+            }
+            2 => body.is_empty().then_some(Self::KeyFile),
+            3 => Wrapped::decode(Wrapper::Transit, body).map(Self::Wrapped),
+            4 => Wrapped::decode(Wrapper::Pkcs11, body).map(Self::Wrapped),
+            5 => Wrapped::decode(Wrapper::AwsKms, body).map(Self::Wrapped),
+            6 => ShareSet::from_bytes(body).map(Self::Shares),
+            _ => None,
+        }
+    }
 }
 
-fn stretch(passphrase: &[u8], cost: Argon2Cost, salt: &[u8; 16]) -> Result<Key, RootError> {
-    let most = Argon2Cost::MOST;
-    if cost.memory_kib > most.memory_kib || cost.passes > most.passes || cost.lanes > most.lanes {
-        return Err(RootError::Cost);
+impl Wrapped {
+    const MOST_KEY: usize = 255;
+    const MOST_BLOB: usize = 4096;
+
+    /// Errors: what the service answered does not fit its place.
+    fn new(by: Wrapper, key: &str, blob: Vec<u8>) -> Result<Self, RootError> {
+        let wrapped = Self { by, key: key.to_owned(), blob };
+        if wrapped.fits() { Ok(wrapped) } else { Err(outside::trouble(by.role(), Trouble::Nonsense)) }
     }
-    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(|_| RootError::Cost)?;
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let mut stretched = Err(argon2::Error::OutOfMemory);
-    let key = Key::filled(|key| stretched = argon2.hash_password_into(passphrase, salt, key));
-    stretched.map(|()| key).map_err(|_| RootError::Cost)
+
+    fn decode(by: Wrapper, body: &[u8]) -> Option<Self> {
+        let (length, rest) = body.split_first()?;
+        let (key, blob) = rest.split_at_checked(usize::from(*length))?;
+        let wrapped = Self { by, key: std::str::from_utf8(key).ok()?.to_owned(), blob: blob.to_vec() };
+        wrapped.fits().then_some(wrapped)
+    }
+
+    fn fits(&self) -> bool {
+        let name = (1..=Self::MOST_KEY).contains(&self.key.len()) && !self.key.contains(char::is_control);
+        name && (1..=Self::MOST_BLOB).contains(&self.blob.len())
+    }
+
+    /// The blob of a header that this wrapper's key made. SECURITY: the name of the key is the configuration's, never the
+    /// header's, which nobody has authenticated yet.
+    fn of<'a>(header: &'a RootHeader, by: Wrapper, key: Option<&str>) -> Result<&'a [u8], RootError> {
+        match header {
+            RootHeader::Wrapped(wrapped) if wrapped.by == by => {
+                let is_ours = key.is_none_or(|key| key == wrapped.key);
+                if is_ours { Ok(&wrapped.blob) } else { Err(outside::trouble(by.role(), Trouble::OtherKey)) }
+            }
+            other => Err(other.other_source()),
+        }
+    }
 }
+
+/// The key that an outside service unwrapped.
+fn unwrapped(role: &'static str, bytes: &[u8]) -> Result<Key, RootError> {
+    let bytes: &[u8; 32] = bytes.try_into().map_err(|_| outside::trouble(role, Trouble::Nonsense))?;
+    Ok(Key::filled(|key| key.copy_from_slice(bytes)))
+}
+
+/// Named in every wrapping that can name a purpose: what was wrapped for something else does not unwrap as a root key.
+const PURPOSE: &str = "strongroom/root";
 
 #[cfg(test)]
 pub(crate) const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 16, passes: 1, lanes: 1 };
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::entropy::SeededEntropy;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    const HEADER: RootHeader = RootHeader::Passphrase { cost: CHEAP, salt: [1; 16] };
-
-    fn written(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> PathBuf {
-        let path = folder.join(name);
-        fs::write(&path, bytes).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        path
-    }
-
-    fn unlock_passphrase(path: PathBuf) -> Result<RootKey, RootError> {
-        RootSource::PassphraseFile { path }.unlock(&HEADER)
-    }
-
-    fn unlock_key(path: PathBuf) -> Result<RootKey, RootError> {
-        RootSource::KeyFile { path }.unlock(&RootHeader::KeyFile)
-    }
-
-    #[test]
-    fn argon2id_agrees_with_rfc_9106() {
-        let params = argon2::ParamsBuilder::new()
-            .m_cost(32)
-            .t_cost(3)
-            .p_cost(4)
-            .data(argon2::AssociatedData::new(&[4; 12]).unwrap())
-            .build()
-            .unwrap();
-        let argon2 = Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params).unwrap();
-        let mut out = [0; 32];
-        argon2.hash_password_into(&[1; 32], &[2; 16], &mut out).unwrap();
-        assert_eq!(hex::encode(out), "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659");
-    }
-
-    #[test]
-    fn a_minted_file_unlocks_to_the_same_key_every_time_and_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let entropy = SeededEntropy::new(1);
-        let (key, phrase) = (folder.path().join("root.key"), folder.path().join("root.passphrase"));
-        mint_key_file(&key, &entropy).unwrap();
-        mint_passphrase_file(&phrase, &entropy).unwrap();
-        for path in [&key, &phrase] {
-            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
-        }
-        assert_eq!(unlock_key(key.clone()).unwrap().check(), unlock_key(key.clone()).unwrap().check());
-        let check = unlock_passphrase(phrase.clone()).unwrap().check();
-        assert_eq!(check, unlock_passphrase(phrase.clone()).unwrap().check());
-        let salted = RootHeader::Passphrase { cost: CHEAP, salt: [2; 16] };
-        assert_ne!(check, RootSource::PassphraseFile { path: phrase.clone() }.unlock(&salted).unwrap().check());
-        assert!(matches!(mint_key_file(&key, &entropy), Err(RootError::Unwritable { .. })));
-        assert!(matches!(mint_passphrase_file(&phrase, &entropy), Err(RootError::Unwritable { .. })));
-    }
-
-    #[test]
-    fn a_file_open_to_others_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o777] {
-            let path = written(folder.path(), "secret", &[7; 32], mode);
-            assert!(matches!(unlock_key(path.clone()), Err(RootError::NotOwnerOnly { role: KEY_FILE })), "{mode:o}");
-            let refused = unlock_passphrase(path);
-            assert!(matches!(refused, Err(RootError::NotOwnerOnly { role: PASSPHRASE_FILE })), "{mode:o}");
-        }
-        for mode in [0o400, 0o600] {
-            unlock_key(written(folder.path(), "ours", &[7; 32], mode)).unwrap();
-        }
-    }
-
-    #[test]
-    fn only_a_regular_file_is_read_whatever_name_leads_to_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join("fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        let device = folder.path().join("device");
-        symlink("/dev/zero", &device).unwrap();
-        for odd in [fifo, device, folder.path().to_owned()] {
-            assert!(matches!(unlock_key(odd), Err(RootError::NotAFile { .. })));
-        }
-        let (open, link) = (written(folder.path(), "open", &[7; 32], 0o644), folder.path().join("link"));
-        symlink(open, &link).unwrap();
-        assert!(matches!(unlock_key(link), Err(RootError::NotOwnerOnly { .. })));
-        let (ours, link) = (written(folder.path(), "ours", &[7; 32], 0o600), folder.path().join("mounted"));
-        symlink(ours, &link).unwrap();
-        unlock_key(link).unwrap();
-        assert!(matches!(unlock_key(folder.path().join("none")), Err(RootError::Unreadable { .. })));
-    }
-
-    #[test]
-    fn a_key_file_is_32_bytes_or_64_digits() {
-        let folder = tempfile::tempdir().unwrap();
-        let unlock = |bytes: &[u8]| unlock_key(written(folder.path(), "key", bytes, 0o600));
-        let raw = unlock(&[0xab; 32]).unwrap().check();
-        for same in ["ab".repeat(32), "AB".repeat(32), "ab".repeat(32) + "\n", "ab".repeat(32) + "\r\n"] {
-            assert_eq!(unlock(same.as_bytes()).unwrap().check(), raw);
-        }
-        let digits = "ab".repeat(32);
-        let bad = [vec![], vec![1; 31], vec![1; 33], vec![b'x'; 64], digits.as_bytes()[1..].to_vec(), vec![b'a'; 66]];
-        for bytes in bad {
-            assert!(matches!(unlock(&bytes), Err(RootError::NotAKey)), "{} bytes", bytes.len());
-        }
-        assert!(matches!(unlock(&[b'a'; 4097]), Err(RootError::TooLong { .. })));
-    }
-
-    #[test]
-    fn a_passphrase_has_12_characters_and_no_newline() {
-        let folder = tempfile::tempdir().unwrap();
-        let unlock = |bytes: &[u8]| unlock_passphrase(written(folder.path(), "phrase", bytes, 0o600));
-        let check = unlock(b"twelve chars").unwrap().check();
-        assert_eq!(check, unlock(b"twelve chars\n").unwrap().check());
-        assert_eq!(check, unlock(b"twelve chars\r\n").unwrap().check());
-        assert_ne!(check, unlock(b"twelve chars\n\n").unwrap().check());
-        assert!(matches!(unlock("é".repeat(11).as_bytes()), Err(RootError::ShortPassphrase)));
-        assert!(matches!(unlock(b"eleven char\n"), Err(RootError::ShortPassphrase)));
-        assert!(matches!(unlock(&[0xff; 20]), Err(RootError::NotText)));
-    }
-
-    #[test]
-    fn a_source_of_the_other_kind_and_a_cost_out_of_bounds_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = written(folder.path(), "secret", &[b'a'; 64], 0o600);
-        let crossed = RootSource::KeyFile { path: path.clone() }.unlock(&HEADER);
-        assert!(matches!(crossed, Err(RootError::OtherSource { expected: PASSPHRASE_FILE })));
-        let source = RootSource::PassphraseFile { path };
-        assert!(matches!(source.unlock(&RootHeader::KeyFile), Err(RootError::OtherSource { expected: KEY_FILE })));
-        for cost in [
-            Argon2Cost { memory_kib: Argon2Cost::MOST.memory_kib + 1, ..CHEAP },
-            Argon2Cost { passes: Argon2Cost::MOST.passes + 1, ..CHEAP },
-            Argon2Cost { lanes: Argon2Cost::MOST.lanes + 1, memory_kib: 64, ..CHEAP },
-            Argon2Cost { memory_kib: 0, ..CHEAP },
-            Argon2Cost { passes: 0, ..CHEAP },
-            Argon2Cost { lanes: 0, ..CHEAP },
-        ] {
-            let header = RootHeader::Passphrase { cost, salt: [0; 16] };
-            assert!(matches!(source.unlock(&header), Err(RootError::Cost)), "{cost:?}");
-        }
-    }
-
-    #[test]
-    fn a_folder_shares_its_device_with_its_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = written(folder.path(), "file", b"", 0o600);
-        assert!(same_device(folder.path(), &file).unwrap());
-        assert!(!same_device(folder.path(), Path::new("/proc/self/status")).unwrap());
-        assert!(same_device(folder.path(), &folder.path().join("none")).is_err());
-    }
-}
+mod tests;

@@ -1,16 +1,20 @@
 //! The vault's signature on what it says to the world: heads of its log, receipts of what it erased. Ed25519 (RFC 8032).
-//! INVARIANT: the secret seed leaves the keyring for nothing but signing, and what is signed begins with the name of its kind
-//! (see `audit::checkpoint`), so that no signature on one kind of text serves another.
+//! INVARIANT: the secret seed leaves the keyring for nothing but signing and for deriving the key of the store's state, and
+//! what is signed begins with the name of its kind (see `audit::checkpoint`), so that no signature on one kind of text serves
+//! another.
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
 use crate::crypto::entropy::Entropy;
 use crate::crypto::key::{Key, debug_by_name};
+use crate::crypto::residue::{CIPHER, wiped};
+use crate::crypto::state::StateKey;
 
 /// What signs. Its seed is a `Key`, wiped when dropped and kept where long-lived keys are kept.
 pub struct Signer {
     seed: Key,
     public: PublicKey,
+    state: StateKey,
 }
 
 debug_by_name!(Signer);
@@ -25,8 +29,9 @@ impl Signer {
     }
 
     pub(crate) fn from_seed(seed: Key) -> Self {
-        let public = PublicKey(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
-        Self { seed, public }
+        let public = wiped::<CIPHER, _>(|| PublicKey(SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes()));
+        let state = StateKey::of(&seed);
+        Self { seed, public, state }
     }
 
     pub fn public(&self) -> PublicKey {
@@ -36,7 +41,12 @@ impl Signer {
     /// 64 bytes, the same for the same message.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         // Expanded for this one signature, and wiped with it.
-        SigningKey::from_bytes(self.seed.expose()).sign(message).to_bytes()
+        wiped::<CIPHER, _>(|| SigningKey::from_bytes(self.seed.expose()).sign(message).to_bytes())
+    }
+
+    /// What the digest of the store's rows is made with; like the signer, the same through all generations of the keyring.
+    pub(crate) fn state(&self) -> &StateKey {
+        &self.state
     }
 
     pub(crate) fn seed(&self) -> &Key {

@@ -37,6 +37,38 @@ pub enum Fault {
     HoldsOff = 58,
     /// Small cells of the statistics are published as they are.
     SmallCells = 59,
+    /// The digest of the store's state does not look at what the rows say.
+    StateBlind = 10,
+    /// A new epoch is promoted before the copies of the keyring hold it.
+    CopiesSkipped = 15,
+    /// Blind indexes are made under a key that no rotation changes.
+    IndexEternal = 16,
+    /// A rewrap writes keys back that were erased meanwhile.
+    RewrapUpserts = 17,
+    /// A destroyed epoch's key stays in the keyring.
+    EpochKept = 18,
+    /// A share of the root key is taken without looking at its checksum and its digest.
+    ShareUnchecked = 20,
+    /// Long-lived keys lie on the ordinary heap.
+    KeysUnlocked = 25,
+    /// The kernel is taken to have no memfd_secret.
+    NoSecretMemory = 26,
+    /// Long-lived keys lie on the ordinary heap, and the root is not wiped.
+    RootKept = 27,
+    /// No room is kept back on the disk.
+    NoReserve = 30,
+    /// Refusals past the lock-out are logged one by one.
+    LockOutUncounted = 31,
+    /// Nobody is ever locked out.
+    LockOutOff = 32,
+    /// A field whose own retention is over is released all the same.
+    StageReadable = 40,
+    /// A record goes on with what is over of it.
+    StageKept = 41,
+    /// Everything is due a day early.
+    DueEarly = 42,
+    /// A policy that shortens something takes force by one person's word.
+    ShorteningUnwatched = 43,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -106,6 +138,22 @@ mod with_the_feature {
             "early-erasure" => Some(Fault::EarlyErasure),
             "holds-off" => Some(Fault::HoldsOff),
             "small-cells" => Some(Fault::SmallCells),
+            "keys-unlocked" => Some(Fault::KeysUnlocked),
+            "no-secret-memory" => Some(Fault::NoSecretMemory),
+            "root-kept" => Some(Fault::RootKept),
+            "no-reserve" => Some(Fault::NoReserve),
+            "lock-out-uncounted" => Some(Fault::LockOutUncounted),
+            "lock-out-off" => Some(Fault::LockOutOff),
+            "copies-skipped" => Some(Fault::CopiesSkipped),
+            "index-eternal" => Some(Fault::IndexEternal),
+            "rewrap-upserts" => Some(Fault::RewrapUpserts),
+            "epoch-kept" => Some(Fault::EpochKept),
+            "state-blind" => Some(Fault::StateBlind),
+            "stage-readable" => Some(Fault::StageReadable),
+            "stage-kept" => Some(Fault::StageKept),
+            "due-early" => Some(Fault::DueEarly),
+            "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
+            "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }
     }

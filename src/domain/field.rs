@@ -131,6 +131,7 @@ reasons! {
     NotACountry = "NOT_A_COUNTRY" "This must be an ISO 3166-1 code of two capital letters.",
     NotASerial = "NOT_A_SERIAL" "This must consist of the letters A to Z in either case, digits and hyphens.",
     NotPrintableAscii = "NOT_PRINTABLE_ASCII" "This must consist of printable ASCII characters.",
+    NotFindable = "NOT_FINDABLE" "Records of this class are not found by this.",
     NotAToken = "NOT_A_TOKEN" "This must be a token as the vault gave it.",
     WrongKind = "WRONG_KIND" "This is of another kind than the field holds.",
     Repeated = "REPEATED" "This is given twice.",
@@ -139,7 +140,14 @@ reasons! {
     NotAName = "NOT_A_NAME" "This must be a name of a-z, 0-9 and hyphens that starts with a letter.",
     NotACase = "NOT_A_CASE" "This must be 1 to 64 letters A to Z, digits, spaces and the marks - . / _ :",
     NotAMonth = "NOT_A_MONTH" "This must be a month such as 2026-03.",
-    NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or an approval's number, in hexadecimal digits.",
+    NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or a request's or an approval's number, in hexadecimal digits.",
+    NotAPeriod = "NOT_A_PERIOD" "This must be a time, and a period must end after it begins.",
+    NotInTheLog = "NOT_IN_THE_LOG" "There is no such year, entry or size in the log, or it is kept no more.",
+    RetentionOver = "RETENTION_OVER" "The record may go on, but its retention of this is over.",
+    NotAPolicy = "NOT_A_POLICY" "This is no retention policy; `strongroom policy check` names the line and the reason.",
+    NotAShare = "NOT_A_SHARE" "This must be a share of a root key, srs1 and 75 more characters, checksum included.",
+    OtherShares = "OTHER_SHARES" "This share was made for another keyring, or before the root was replaced.",
+    WrongShare = "WRONG_SHARE" "This share is none of those that were handed out.",
 }
 
 #[cfg(test)]

@@ -53,6 +53,14 @@ vocabulary! {
         Note = 8 "note",
     }
 
+    /// What a class may let its records be found by.
+    Findable {
+        Email = 1 "email",
+        Phone = 2 "phone",
+        /// The shop's own name for a data subject; no field of any record.
+        CustomerReference = 3 "customer_reference",
+    }
+
     /// Why a caller reads. Stated on every read, checked by gate 1, logged.
     Purpose {
         /// Packing, labels, arranging the route.
@@ -95,6 +103,10 @@ vocabulary! {
         RefundSettled = 10 "refund_settled",
         AccountActive = 11 "account_active",
         AccountCancelled = 12 "account_cancelled",
+        /// The customer asks for a completed order's clearing.
+        ClearingRequested = 13 "clearing_requested",
+        /// The record turned out to be a minor's, taken by mistake.
+        MinorFound = 14 "minor_found",
     }
 
     /// What became of one field that a caller asked for.
@@ -132,6 +144,17 @@ vocabulary! {
         Purged = 5 "purged",
         /// The retention timer: desensitized, counted in the statistics.
         Desensitized = 6 "desensitized",
+    }
+}
+
+impl Findable {
+    /// The field that holds such a value, if a field does.
+    pub fn field(self) -> Option<Field> {
+        match self {
+            Self::Email => Some(Field::Email),
+            Self::Phone => Some(Field::Phone),
+            Self::CustomerReference => None,
+        }
     }
 }
 

@@ -17,6 +17,10 @@ pub enum Verb {
     ReplacePins = 2,
     DestroyEpoch = 3,
     LiftHold = 30,
+    PostponeEpoch = 4,
+    ExportLog = 10,
+    /// A retention policy under which something goes earlier.
+    ShortenRetention = 20,
 }
 
 /// Who may decide what.
@@ -25,6 +29,9 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::ReplacePins, &[Role::KeyAdmin, Role::Operator]),
     (Verb::DestroyEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::LiftHold, &[Role::PrivacyOfficer, Role::KeyAdmin, Role::Operator]),
+    (Verb::PostponeEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::ExportLog, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::ShortenRetention, &[Role::KeyAdmin, Role::PrivacyOfficer]),
 ];
 
 impl Verb {
@@ -39,6 +46,9 @@ impl Verb {
             Self::ReplacePins => "replace_pins",
             Self::DestroyEpoch => "destroy_epoch",
             Self::LiftHold => "lift_hold",
+            Self::PostponeEpoch => "postpone_epoch",
+            Self::ExportLog => "export_log",
+            Self::ShortenRetention => "shorten_retention",
         }
     }
 

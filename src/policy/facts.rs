@@ -95,6 +95,11 @@ impl Facts {
         self.events.range((kind, 0)..=(kind, u32::MAX)).map(|(_, moment)| moment.occurred_at).max()
     }
 
+    /// When the first event of the kind happened, of those with different ordinals.
+    pub fn earliest(&self, kind: EventKind) -> Option<Timestamp> {
+        self.events.range((kind, 0)..=(kind, u32::MAX)).map(|(_, moment)| moment.occurred_at).min()
+    }
+
     /// The events in their one canonical form. Class and time of storing live in their own columns.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(1 + self.events.len() * EVENT_LEN);

@@ -1,9 +1,10 @@
-//! Gate 1: who may see which fields, and why. INVARIANT: one constant table says everything that is allowed; a cell it
-//! does not name is `Deny`, and only `decide` makes a `Permit`.
+//! Gate 1: who may see which fields, and why. INVARIANT: one constant table says everything that is allowed, but for the phone
+//! that a retention policy's file may let a carrier have; a cell it does not name is `Deny`, and only `decide` makes a `Permit`.
 
 use crate::domain::caller::Role;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::vocabulary::{Class, Field, Purpose};
+use crate::policy::retention::Policy;
 
 /// What gate 1 says of one field.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,20 +20,30 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Permit {
     row: &'static Row,
+    /// What the record's own retention policy adds.
+    also: Option<Field>,
 }
 
 /// Gate 1's verdict; `None` when the caller may see nothing of such a record, which is answered like an unknown token.
 pub fn decide(role: Role, purpose: Purpose, class: Class) -> Option<Permit> {
     let fits = |row: &Row| row.role == role && row.purpose == purpose && row.class == class;
     if planted(Fault::RoleTooMany) && fits(&CARRIER_WITH_PHONE) {
-        return Some(Permit { row: &CARRIER_WITH_PHONE });
+        return Some(Permit { row: &CARRIER_WITH_PHONE, also: None });
     }
-    TABLE.iter().find(|row| fits(row)).map(|row| Permit { row })
+    TABLE.iter().find(|row| fits(row)).map(|row| Permit { row, also: None })
 }
 
 impl Permit {
+    /// Adds what the policy that the record was collected under lets a carrier have beside the address: the phone, if its file
+    /// switches it on. Nobody else gets more by it.
+    pub fn widened(self, policy: &Policy) -> Self {
+        let is_a_carriers = self.row.role == Carrier && self.row.purpose == Delivery;
+        let also = policy.carrier_also().iter().copied().find(|field| is_a_carriers && *field == Phone);
+        Self { also, ..self }
+    }
+
     pub fn access(&self, field: Field) -> Access {
-        if self.row.grant.contains(&field) {
+        if self.row.grant.contains(&field) || self.also == Some(field) {
             Access::Grant
         } else if self.row.mask.contains(&field) {
             Access::Mask
@@ -163,6 +174,27 @@ mod tests {
         for (role, purpose, class) in cube() {
             if matches!(role, Role::Operator | Role::Auditor | Role::KeyAdmin) {
                 assert!(decide(role, purpose, class).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_policy_that_says_so_lets_a_carrier_have_the_phone_and_nobody_else_more() {
+        let on = Policy::CROSS_BORDER.replace("carrier = []", "carrier = [\"phone\"]");
+        let (on, off) = (Policy::parse(&on).unwrap(), Policy::parse(Policy::CROSS_BORDER).unwrap());
+        for (role, purpose, class) in cube() {
+            let (Some(plain), Some(not), Some(wide)) = (
+                decide(role, purpose, class),
+                decide(role, purpose, class).map(|permit| permit.widened(&off)),
+                decide(role, purpose, class).map(|permit| permit.widened(&on)),
+            ) else {
+                continue;
+            };
+            for field in Field::ALL {
+                assert_eq!(plain.access(*field), not.access(*field));
+                let is_the_phone = (role, purpose, *field) == (Carrier, Delivery, Phone);
+                let expected = if is_the_phone { Access::Grant } else { plain.access(*field) };
+                assert_eq!(wide.access(*field), expected, "{} {purpose} {class} {field}", role.as_str());
             }
         }
     }

@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use tonic::{Request, Status};
 
+use super::Watch;
 use super::identity::Peer;
+use super::limits::{Meters, may_tell};
 use super::proto::annotations::METHODS;
-use super::status::{identity_refused, invalid_argument, malformed, role_not_allowed, status};
+use super::status::{
+    identity_refused, invalid_argument, locked_out, malformed, rate_limited, role_not_allowed, status,
+};
 use super::trust::Trust;
 use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::caller::{Caller, Role};
@@ -27,11 +31,33 @@ pub(super) struct Door {
     pub vault: Vault,
     trust: Arc<Trust>,
     clock: Arc<dyn Clock>,
+    watch: Watch,
+    meters: Meters,
 }
 
 impl Door {
-    pub fn new(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>) -> Self {
-        Self { vault, trust, clock }
+    pub fn new(vault: Vault, trust: Arc<Trust>, clock: Arc<dyn Clock>, watch: Watch) -> Self {
+        let meters = Meters::new(vault.limits());
+        Self { vault, trust, clock, watch, meters }
+    }
+
+    /// Whether a request is looked at at all: its caller is neither too fast nor locked out. Nothing is logged of it.
+    pub fn heed(&self, peer: &Peer) -> Result<(), Status> {
+        let caller = peer.caller();
+        if let Err(again) = self.meters.admit(caller) {
+            metrics::counter!("strongroom_rate_limited_total", "role" => caller.role.as_str()).increment(1);
+            if may_tell() {
+                let (tenant, role, name) = (caller.tenant.as_str(), caller.role.as_str(), caller.name.as_str());
+                tracing::info!(tenant, role, name, "a caller makes more calls than it may");
+            }
+            return Err(rate_limited(again));
+        }
+        self.vault.locked_out(caller).map_or(Ok(()), |left| Err(locked_out(left)))
+    }
+
+    /// Waits until a stream's next message may be taken.
+    pub async fn pace(&self, peer: &Peer) {
+        self.meters.pace(peer.caller()).await;
     }
 
     /// Admits the caller for one call of this RPC.
@@ -98,15 +124,23 @@ impl Door {
     /// Whether the caller of a stream may go on: asked for every message, as its request is long gone.
     pub fn still_good(&self, peer: &Peer) -> Result<(), Status> {
         let caller = self.admit(peer)?;
+        if let Some(left) = self.vault.locked_out(caller) {
+            return Err(locked_out(left));
+        }
         self.vault.welcome(caller).map_err(|why| {
             self.vault.turned_away_midway(caller, why);
             identity_refused()
         })
     }
 
-    /// What the tenant's operator should know of its callers' certificates, which live by the real clock.
-    pub fn caller_warnings(&self, tenant: &TenantId) -> Vec<String> {
-        self.vault.caller_warnings(tenant, self.clock.now())
+    /// What the tenant's operator should know of what lives by the real clock: its callers' certificates, the server's own, the
+    /// revocation lists; and of what is above this layer.
+    pub fn warnings(&self, tenant: &TenantId) -> Vec<String> {
+        let now = self.clock.now();
+        let mut warnings = self.vault.caller_warnings(tenant, now);
+        warnings.extend(self.trust.warnings(now));
+        warnings.extend((self.watch)());
+        warnings
     }
 
     /// How many whole days are left until then.
@@ -149,11 +183,38 @@ fn action(path: &str) -> Action {
         "ListHolds" => Action::ListHolds,
         "Published" => Action::Published,
         "ResumeSweep" => Action::ResumeSweep,
+        "WhoSaw" => Action::WhoSaw,
+        "SeenBy" => Action::SeenBy,
+        "Refusals" => Action::Refusals,
+        "UnusedGrants" => Action::UnusedGrants,
+        "Explain" => Action::Explain,
+        "Find" => Action::Find,
+        "ListKeys" => Action::ListKeys,
+        "RotateKek" => Action::RotateKek,
+        "DestroyEpoch" => Action::DestroyEpoch,
+        "PostponeEpoch" => Action::PostponeEpoch,
+        "RotateRoot" => Action::RotateRoot,
+        "Checkpoint" => Action::Checkpoint,
+        "InclusionProof" => Action::InclusionProof,
+        "ConsistencyProof" => Action::ConsistencyProof,
+        "Export" => Action::Export,
+        "ExplainRetention" => Action::ExplainRetention,
+        "ProposePolicy" => Action::ProposePolicy,
+        "Seal" => Action::Seal,
+        "Unseal" => Action::Unseal,
+        "SealStatus" => Action::SealStatus,
         _ => Action::Status,
     }
 }
 
-fn may_call(role: Role, path: &str) -> bool {
+/// The name of an RPC in metrics: never what a client made up.
+pub(super) fn known(path: &str) -> &'static str {
+    let ours = METHODS.iter().find(|(method, _)| *method == path).map(|(method, _)| *method);
+    let health = if path.starts_with("/grpc.health.") { "Health" } else { "unknown" };
+    ours.and_then(|method| method.strip_prefix("/strongroom.v1.")).unwrap_or(health)
+}
+
+pub(super) fn may_call(role: Role, path: &str) -> bool {
     let allowed = METHODS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| *roles);
     allowed.contains(&(role as u8))
 }

@@ -186,6 +186,11 @@ impl Peer {
         !self.came_in.load(Ordering::Relaxed) && !self.came_in.swap(true, Ordering::Relaxed)
     }
 
+    /// Whom the handshake has verified. Whether it may speak now, `admit` says.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// The first instant at which a certificate of the chain has expired.
     pub(super) fn good_until(&self) -> Timestamp {
         self.expired_at

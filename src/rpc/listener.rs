@@ -2,12 +2,13 @@
 //! reaches gRPC only with its `Peer`, and nothing a stranger does (silence, floods, rubbish) ends the loop or takes a place
 //! from an authenticated caller.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,11 +22,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
+use tonic::body::Body;
 use tonic::transport::server::{Connected, Server};
+use tower::Service;
 
+use crate::domain::caller::{Caller, CallerId};
 use crate::domain::time::Clock;
+use crate::policy::limits::Limits;
 use crate::rpc::identity::{Peer, PeerRefusal};
+use crate::rpc::limits::may_tell;
 use crate::rpc::trust::{ALPN, Trust};
 
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct ListenerConfig {
     pub max_handshakes: usize,
     /// Authenticated connections.
     pub max_connections: usize,
+    /// Of these, how many one caller may have.
+    pub limits: Limits,
     /// A connection whose peer answers no ping for this long after `ping_interval` is closed.
     pub ping_timeout: Duration,
     pub ping_interval: Duration,
@@ -54,6 +61,7 @@ impl Default for ListenerConfig {
             handshake_timeout: Duration::from_secs(5),
             max_handshakes: 256,
             max_connections: 4096,
+            limits: Limits::default(),
             ping_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(30),
             drain: Duration::from_secs(10),
@@ -74,6 +82,10 @@ impl Stop {
         self.0.send_replace(true);
     }
 
+    pub fn is_triggered(&self) -> bool {
+        *self.0.borrow()
+    }
+
     pub async fn wait(&self) {
         // The sender is `self`, so waiting cannot fail.
         let _ = self.0.subscribe().wait_for(|stop| *stop).await;
@@ -84,6 +96,20 @@ impl Default for Stop {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What stands behind the listener: gRPC's services, or the switch in front of them.
+pub trait Served:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Served for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
 }
 
 /// A bound socket that serves nobody yet.
@@ -106,16 +132,15 @@ impl Listener {
 
     /// Serves until `stop`, then lets calls in flight end within the drain time. Blocks; to be called outside any runtime.
     /// `clock` must be the real one: certificates live by it.
-    pub fn serve(self, trust: Arc<Trust>, clock: Arc<dyn Clock>, routes: Routes, stop: Stop) -> io::Result<()> {
+    pub fn serve(self, trust: Arc<Trust>, clock: Arc<dyn Clock>, service: impl Served, stop: Stop) -> io::Result<()> {
         let workers = self.config.workers.max(1);
         let connections = Arc::new(Semaphore::new(self.config.max_connections));
-        let door = Arc::new(Door { trust, clock, connections, config: self.config });
-        let routes = routes.prepare();
+        let door = Arc::new(Door { trust, clock, connections, callers: Arc::default(), config: self.config });
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         for number in 0..workers {
             let (queue, dealt) = mpsc::channel(DEALT_AHEAD);
-            let (runtime, door, routes, stop) = (runtime()?, door.clone(), routes.clone(), stop.clone());
-            let worker = move || serve_dealt(runtime, door, dealt, routes, stop);
+            let (runtime, door, service, stop) = (runtime()?, door.clone(), service.clone(), stop.clone());
+            let worker = move || serve_dealt(runtime, door, dealt, service, stop);
             threads.push(std::thread::Builder::new().name(format!("rpc-{number}")).spawn(worker)?);
             queues.push(queue);
         }
@@ -160,6 +185,7 @@ async fn accept(socket: TcpListener, queues: &[mpsc::Sender<std::net::TcpStream>
             }
             Err(error) if ended_by_the_peer(&error) => {}
             Err(error) => {
+                metrics::counter!("strongroom_accept_errors_total").increment(1);
                 tracing::warn!(%error, ?pause, "cannot accept connections; waiting");
                 tokio::select! {
                     biased;
@@ -191,7 +217,7 @@ fn serve_dealt(
     runtime: Runtime,
     door: Arc<Door>,
     dealt: mpsc::Receiver<std::net::TcpStream>,
-    routes: Routes,
+    service: impl Served,
     stop: Stop,
 ) -> io::Result<()> {
     let config = door.config.clone();
@@ -200,7 +226,7 @@ fn serve_dealt(
         let (ready, wires) = mpsc::channel(DEALT_AHEAD);
         tokio::spawn(shake_hands(door, dealt, ready));
         let incoming = ReceiverStream::new(wires).map(Ok::<Wire, io::Error>);
-        let serving = server(&config).add_routes(routes).serve_with_incoming_shutdown(incoming, stop.wait());
+        let serving = server(&config).serve_with_incoming_shutdown(service, incoming, stop.wait());
         let too_long = async {
             stop.wait().await;
             sleep(config.drain).await;
@@ -286,6 +312,8 @@ enum Refusal {
     /// Pushed out by newer handshakes.
     GaveWay,
     TooManyConnections,
+    /// Of this one caller.
+    TooManyOfCaller,
     Overloaded,
 }
 
@@ -302,6 +330,7 @@ impl Refusal {
             Self::Timeout => "timeout",
             Self::GaveWay => "gave_way",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyOfCaller => "too_many_of_caller",
             Self::Overloaded => "overloaded",
         }
     }
@@ -332,7 +361,10 @@ impl From<io::Error> for Refusal {
 
 /// SECURITY: the reason and nothing else; names in a refused certificate are the stranger's choice.
 fn refuse(refusal: Refusal) {
-    tracing::info!(reason = refusal.as_str(), "connection refused");
+    metrics::counter!("strongroom_connections_refused_total", "reason" => refusal.as_str()).increment(1);
+    if may_tell() {
+        tracing::info!(reason = refusal.as_str(), "connection refused");
+    }
 }
 
 /// What a handshake needs.
@@ -340,7 +372,43 @@ struct Door {
     trust: Arc<Trust>,
     clock: Arc<dyn Clock>,
     connections: Arc<Semaphore>,
+    callers: Arc<Mutex<HashMap<CallerId, u32>>>,
     config: ListenerConfig,
+}
+
+/// One of the connections that its caller may have; given back when dropped.
+struct Place {
+    callers: Arc<Mutex<HashMap<CallerId, u32>>>,
+    id: CallerId,
+    _one_of_all: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(door: &Door, caller: &Caller) -> Result<Self, Refusal> {
+        let limit = door.config.limits.of(caller.role).connections;
+        let id = caller.id();
+        let mut callers = door.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.get(&id).is_some_and(|taken| *taken >= limit) {
+            return Err(Refusal::TooManyOfCaller);
+        }
+        let one_of_all = door.connections.clone().try_acquire_owned().map_err(|_| Refusal::TooManyConnections)?;
+        *callers.entry(id.clone()).or_default() += 1;
+        metrics::gauge!("strongroom_connections").increment(1);
+        Ok(Self { callers: Arc::clone(&door.callers), id, _one_of_all: one_of_all })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics::gauge!("strongroom_connections").decrement(1);
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = callers.get_mut(&self.id) {
+            *taken = taken.saturating_sub(1);
+            if *taken == 0 {
+                callers.remove(&self.id);
+            }
+        }
+    }
 }
 
 impl Door {
@@ -357,7 +425,7 @@ impl Door {
         let chain = session.peer_certificates().unwrap_or_default();
         let peer =
             Peer::of_handshake(chain, self.trust.trust_domain(), &set, self.clock.now()).map_err(Refusal::Peer)?;
-        let place = self.connections.clone().try_acquire_owned().map_err(|_| Refusal::TooManyConnections)?;
+        let place = Place::take(self, peer.caller())?;
         let preface = Preface { due: Box::pin(sleep_until(due)), missing: PREFACE_LEN };
         Ok(Wire { tls, peer: Arc::new(peer), preface: Some(preface), _place: place })
     }
@@ -368,7 +436,7 @@ struct Wire {
     tls: TlsStream<TcpStream>,
     peer: Arc<Peer>,
     preface: Option<Preface>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Pings start only after the HTTP/2 preface (RFC 9113 §3.4), so its arrival has its own time limit.

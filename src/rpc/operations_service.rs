@@ -31,7 +31,7 @@ impl OperationsService for Operations {
     async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
         let call = self.door.enter(&request, rpc!(Status)).await?;
         let mut done = self.door.vault.status(&call).await.map_err(|error| status(&error))?;
-        done.warnings.extend(self.door.caller_warnings(&call.caller.tenant));
+        done.warnings.extend(self.door.warnings(&call.caller.tenant));
         Ok(Response::new(wire::status(done)))
     }
 

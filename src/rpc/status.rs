@@ -1,12 +1,16 @@
 //! Errors on their way out. INVARIANT: the one place where the vault's errors become gRPC's; every text is fixed, every reason
 //! is the protocol's enum, a field is named and never its value, and all that must look alike is byte-equal.
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::limits::may_tell;
 use super::proto::{ErrorReason, ItemError};
 use crate::domain::field::{FieldError, FieldReason};
 use crate::domain::vocabulary::HoldKind;
+use crate::store::StoreError;
 use crate::vault::Error;
 
 const DOMAIN: &str = "strongroom";
@@ -23,14 +27,25 @@ pub(super) fn status(error: &Error) -> Status {
         Error::KeyReused => (Code::AlreadyExists, "the idempotency key was used for a different request"),
         Error::Tampered { .. } => (Code::DataLoss, "stored data failed its authentication; the operator has been told"),
         Error::Unavailable(cause) => {
-            tracing::warn!(%cause, "a call was answered UNAVAILABLE");
-            (Code::Unavailable, "the vault cannot answer durably now; retry with the same idempotency key")
+            if may_tell() {
+                tracing::warn!(%cause, "a call was answered UNAVAILABLE");
+            }
+            let full = "the vault's disk is full: nothing is stored or read until there is room";
+            let text = "the vault cannot answer durably now; retry with the same idempotency key";
+            (Code::Unavailable, if matches!(cause, StoreError::DiskFull) { full } else { text })
         }
         Error::AlreadyEnrolled => (Code::AlreadyExists, "the identity is enrolled otherwise"),
         Error::NotTwoPeople => (Code::PermissionDenied, "this takes a second person"),
         Error::RoleNotAllowed => return role_not_allowed(),
         Error::Held(kind) => return held(*kind),
         Error::NotErased => (Code::FailedPrecondition, "the record is not erased"),
+        Error::EpochInUse => (Code::FailedPrecondition, "the epoch is the active one, or something lies under it"),
+        Error::KeyringNotSaved => {
+            (Code::Unavailable, "the keyring could not be saved in all its places; no key has changed; see the log")
+        }
+        Error::NoNextRoot => {
+            (Code::FailedPrecondition, "no next root is configured, or it cannot be used; see the log")
+        }
         Error::ApprovalOver => (Code::FailedPrecondition, "the approval is decided, carried out, or out of time"),
     };
     detailed(code, text, reason(error), None)
@@ -50,9 +65,38 @@ pub(super) fn malformed() -> Status {
     detailed(Code::InvalidArgument, "the request cannot be read", ErrorReason::Malformed, None)
 }
 
+/// More calls than the caller's limit.
+pub(super) fn rate_limited(again: Duration) -> Status {
+    later("more calls than this caller may make; slow down", ErrorReason::RateLimited, again)
+}
+
+/// Refused too often before.
+pub(super) fn locked_out(again: Duration) -> Status {
+    later("this certificate was refused too often and is locked out for a while", ErrorReason::LockedOut, again)
+}
+
+fn later(text: &'static str, reason: ErrorReason, again: Duration) -> Status {
+    let mut details = told(reason);
+    details.set_retry_info(Some(again));
+    Status::with_error_details(Code::ResourceExhausted, text, details)
+}
+
 /// Alive, but in no state to serve.
 pub(super) fn not_ready() -> Status {
     detailed(Code::Unavailable, "the vault refuses until it is restarted", ErrorReason::Unavailable, None)
+}
+
+/// No key is in memory. What was not answered can be sent again, with the same idempotency key, once the vault is open.
+pub(super) fn sealed() -> Status {
+    detailed(Code::Unavailable, "the vault is sealed", ErrorReason::Sealed, None)
+}
+
+pub(super) fn cannot_open() -> Status {
+    detailed(Code::Unavailable, "the vault does not open; the operator's log tells why", ErrorReason::CannotOpen, None)
+}
+
+pub(super) fn too_many_attempts() -> Status {
+    detailed(Code::ResourceExhausted, "too many attempts; try again in a second", ErrorReason::Unavailable, None)
 }
 
 pub(super) fn invalid_argument(invalid: &FieldError) -> Status {
@@ -76,11 +120,20 @@ fn held(kind: HoldKind) -> Status {
     Status::with_error_details(Code::FailedPrecondition, text, details)
 }
 
-fn detailed(code: Code, text: &'static str, reason: ErrorReason, invalid: Option<&FieldError>) -> Status {
-    let name = reason.as_str_name().trim_start_matches("ERROR_REASON_");
+fn name(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().trim_start_matches("ERROR_REASON_")
+}
+
+fn told(reason: ErrorReason) -> ErrorDetails {
     let mut details = ErrorDetails::new();
-    details.set_error_info(name, DOMAIN, std::collections::HashMap::new());
+    details.set_error_info(name(reason), DOMAIN, std::collections::HashMap::new());
+    details
+}
+
+fn detailed(code: Code, text: &'static str, reason: ErrorReason, invalid: Option<&FieldError>) -> Status {
+    let mut details = told(reason);
     if let Some(invalid) = invalid {
+        let name = name(reason);
         details.add_bad_request_violation(invalid.field.as_str(), format!("{name}: {}", invalid.reason));
     }
     Status::with_error_details(code, text, details)
@@ -96,6 +149,7 @@ fn reason(error: &Error) -> ErrorReason {
         Error::Expired => ErrorReason::Expired,
         Error::KeyReused => ErrorReason::IdempotencyKeyReused,
         Error::Tampered { .. } => ErrorReason::Tampered,
+        Error::Unavailable(StoreError::DiskFull) => ErrorReason::DiskFull,
         Error::Unavailable(_) => ErrorReason::Unavailable,
         Error::AlreadyEnrolled => ErrorReason::AlreadyEnrolled,
         Error::NotTwoPeople => ErrorReason::NotTwoPeople,
@@ -103,6 +157,9 @@ fn reason(error: &Error) -> ErrorReason {
         Error::Held(_) => ErrorReason::Held,
         Error::NotErased => ErrorReason::NotErased,
         Error::ApprovalOver => ErrorReason::ApprovalOver,
+        Error::EpochInUse => ErrorReason::EpochInUse,
+        Error::KeyringNotSaved => ErrorReason::KeyringNotSaved,
+        Error::NoNextRoot => ErrorReason::NoNextRoot,
     }
 }
 
@@ -122,15 +179,23 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotACountry => ErrorReason::NotACountry,
         FieldReason::NotASerial => ErrorReason::NotASerial,
         FieldReason::NotPrintableAscii => ErrorReason::NotPrintableAscii,
+        FieldReason::NotFindable => ErrorReason::NotFindable,
         FieldReason::NotAToken => ErrorReason::NotAToken,
         FieldReason::WrongKind => ErrorReason::WrongKind,
         FieldReason::Repeated => ErrorReason::Repeated,
         FieldReason::NotATime => ErrorReason::NotATime,
         FieldReason::NotAWindow => ErrorReason::NotAWindow,
         FieldReason::NotAName => ErrorReason::NotAName,
+        FieldReason::NotInTheLog => ErrorReason::NotInTheLog,
         FieldReason::NotAHash => ErrorReason::NotAHash,
         FieldReason::NotACase => ErrorReason::NotACase,
         FieldReason::NotAMonth => ErrorReason::NotAMonth,
+        FieldReason::NotAPeriod => ErrorReason::NotAPeriod,
+        FieldReason::RetentionOver => ErrorReason::RetentionOver,
+        FieldReason::NotAPolicy => ErrorReason::NotAPolicy,
+        FieldReason::NotAShare => ErrorReason::NotAShare,
+        FieldReason::OtherShares => ErrorReason::OtherShares,
+        FieldReason::WrongShare => ErrorReason::WrongShare,
     }
 }
 
@@ -142,6 +207,21 @@ mod tests {
     fn a_field_reason_keeps_its_name_on_the_wire() {
         for reason in FieldReason::ALL {
             assert_eq!(field_reason(*reason).as_str_name(), format!("ERROR_REASON_{}", reason.as_str()));
+        }
+    }
+
+    #[test]
+    fn who_is_too_fast_is_told_when_to_come_again() {
+        for (status, reason) in [
+            (rate_limited(Duration::from_millis(300)), "RATE_LIMITED"),
+            (locked_out(Duration::from_millis(300)), "LOCKED_OUT"),
+        ] {
+            let details = status.get_error_details();
+            assert_eq!(
+                (status.code(), details.error_info().unwrap().reason.as_str()),
+                (Code::ResourceExhausted, reason)
+            );
+            assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_millis(300)));
         }
     }
 

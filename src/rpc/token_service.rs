@@ -129,6 +129,13 @@ impl TokenService for Tokens {
         Ok(Response::new(wire::erasure::gone(gone)))
     }
 
+    async fn find(&self, request: Request<proto::FindRequest>) -> Result<Response<proto::FindResponse>, Status> {
+        let call = self.door.enter(&request, rpc!("Find", Find)).await?;
+        let ask = self.door.parsed(&call, rpc!("Find", Find), wire::keys::find(request.into_inner())).await?;
+        let found = self.door.vault.find_tokens(&call, &ask).await.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::keys::found(found)))
+    }
+
     async fn describe(
         &self,
         request: Request<proto::DescribeRequest>,
@@ -148,6 +155,7 @@ async fn one(
     peer: Arc<Peer>,
     item: Result<proto::TokenizeStreamRequest, Status>,
 ) -> Result<tokenize_stream_response::Result, Status> {
+    door.pace(&peer).await;
     door.still_good(&peer)?;
     call.request = door.vault.new_request();
     let ask = wire::tokenize(item?.item.unwrap_or_default());

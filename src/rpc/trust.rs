@@ -1,6 +1,8 @@
 //! What the listener trusts: its own certificate, the CAs of its callers, their revocation lists. INVARIANT: a set is used
 //! whole or not at all; a set in use has a certificate that fits its key, and one verifiable revocation list for every root.
 
+mod expiry;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,7 @@ use crate::domain::caller::{Caller, Role};
 use crate::domain::id::TenantId;
 use crate::domain::time::{SECOND, Timestamp};
 use crate::rpc::identity::PeerRefusal;
+pub use expiry::Validity;
 
 /// Where the trust material lies; all of it PEM.
 #[derive(Clone, Debug)]
@@ -89,6 +92,8 @@ pub(super) struct TrustSet {
     pub(super) server: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
     lists: Vec<RevocationList>,
+    /// Of the server's own chain.
+    own: Option<Validity>,
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<Anchor>,
 }
@@ -103,7 +108,7 @@ struct Anchor {
 struct RevocationList {
     /// The issuer's distinguished name, DER.
     issuer: Vec<u8>,
-    next_update: Timestamp,
+    validity: Validity,
 }
 
 impl Trust {
@@ -118,7 +123,7 @@ impl Trust {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.set.load().generation.saturating_add(1);
         let set = TrustSet::read(&self.files, generation)?;
-        if set.lists.iter().any(|list| list.next_update <= now) {
+        if set.lists.iter().any(|list| list.validity.until <= now) {
             return Err(TrustError::StaleCrl);
         }
         self.set.store(Arc::new(set));
@@ -142,6 +147,7 @@ impl Trust {
 impl TrustSet {
     fn read(files: &TrustFiles, generation: u64) -> Result<Self, TrustError> {
         let chain = read_certificates(&files.certificate)?;
+        let own = Validity::of_chain(&chain);
         let key = read_key(&files.key)?;
         let root_certificates = read_certificates(&files.roots)?;
         let (crls, lists) = read_crls(&files.crls, &root_certificates)?;
@@ -164,7 +170,7 @@ impl TrustSet {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.max_early_data_size = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { generation, server: Arc::new(server), verifier, lists, roots: root_certificates, anchors })
+        Ok(Self { generation, server: Arc::new(server), verifier, lists, own, roots: root_certificates, anchors })
     }
 
     pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
@@ -191,7 +197,7 @@ impl TrustSet {
 
     /// When the first revocation list of these issuers (names as DER) goes stale.
     pub(super) fn fresh_until(&self, issuers: &[Vec<u8>]) -> Option<Timestamp> {
-        self.lists.iter().filter(|list| issuers.contains(&list.issuer)).map(|list| list.next_update).min()
+        self.lists.iter().filter(|list| issuers.contains(&list.issuer)).map(|list| list.validity.until).min()
     }
 }
 
@@ -290,14 +296,14 @@ fn read_crls(paths: &[PathBuf], roots: &[CertificateDer<'static>]) -> Result<Crl
             let malformed = || TrustError::Malformed { path: path.clone(), what: "revocation list" };
             let (_, crl) = CertificateRevocationList::from_der(&der).map_err(|_| malformed())?;
             let issuer = crl.issuer().as_raw().to_vec();
-            let next_update = timestamp(crl.next_update().ok_or_else(malformed)?);
+            let validity = Validity::of_list(&crl).ok_or_else(malformed)?;
             if !signed_by_the_root_it_names(&crl, roots) {
                 return Err(TrustError::ForgedCrl { path: path.clone() });
             }
             if !issuers.insert(issuer.clone()) {
                 return Err(TrustError::SecondCrl { path: path.clone() });
             }
-            lists.push(RevocationList { issuer, next_update });
+            lists.push(RevocationList { issuer, validity });
             crls.push(der);
         }
     }

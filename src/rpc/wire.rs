@@ -1,14 +1,19 @@
 //! Protobuf to the domain and back. INVARIANT: nothing passes inward but parsed domain types; a refusal names the request's
 //! field; bytes that were parsed are moved, not copied, so that they are wiped with the domain's value.
 
+pub(super) mod audit;
 pub(super) mod callers;
 pub(super) mod erasure;
+pub(super) mod inquiry;
+pub(super) mod keys;
+pub(super) mod retention;
 
 use std::mem::take;
 
 use prost_types::Timestamp as WireTime;
 
 use super::proto;
+use crate::crypto::locked::Memory;
 use crate::domain::field::{
     Address, CustomerReference, Email, EmergencyContact, FieldError, FieldReason, FieldValue, IdempotencyKey, Name,
     Note, PaymentAccount, Phone, RawAddress, Serial,
@@ -280,7 +285,11 @@ fn address(value: &Address) -> proto::Address {
 /// A carrier's whole reply. A serial that is no text can only come from tampering.
 pub(super) fn delivery(done: &Delivery) -> Result<proto::GetDeliveryResponse, Error> {
     let serial = std::str::from_utf8(done.serial.expose()).map_err(|_| Error::Tampered { table: "shipment_grant" })?;
-    Ok(proto::GetDeliveryResponse { address: Some(address(&done.address)), serial: serial.to_owned() })
+    Ok(proto::GetDeliveryResponse {
+        address: Some(address(&done.address)),
+        serial: serial.to_owned(),
+        phone: done.phone.as_ref().map(|phone| phone.expose().to_owned()).unwrap_or_default(),
+    })
 }
 
 pub(super) fn reported(done: Reported) -> proto::ReportEventResponse {
@@ -336,6 +345,17 @@ pub(super) fn status(status: Status) -> proto::StatusResponse {
         sweep_paused: status.paused,
         policy_id,
         policy_version: hex::encode(policy_version),
+        protection: Some(proto::Protection {
+            key_memory: match status.key_memory {
+                Memory::Secret => "memfd_secret",
+                Memory::Locked => "mlock",
+                Memory::Ordinary => "heap",
+            }
+            .to_owned(),
+            no_core: status.confinement.no_core,
+            landlock_abi: status.confinement.landlock_abi,
+            seccomp: status.confinement.seccomp,
+        }),
     }
 }
 

@@ -121,22 +121,25 @@ impl Loot {
         fields.chain(serials).chain(references).collect()
     }
 
-    /// The keys that lie in these files and that the keyring unwraps, each tried in every place it can have been wrapped for.
-    fn keys(&self, known: &Loot, keyring: &Keyring) -> Vec<Dek> {
-        let mut keys = Vec::new();
+    /// The keys that lie in these files and that the keyring unwraps, each tried in every place it can have been wrapped for, and
+    /// under every epoch, whatever the row says of its own.
+    fn keys(&self, known: &Loot, keyring: &Keyring) -> BTreeMap<DekId, Dek> {
+        let mut keys = BTreeMap::new();
         for dek in self.deks.values() {
-            let Some(epoch) = keyring.epoch(dek.epoch) else { continue };
             let wrapped = WrappedDek::from_bytes(dek.wrapped.clone());
             let grants = self.grants.values().chain(known.grants.values()).filter(|grant| grant.dek == dek.id);
             let uses: Vec<DekUse> = grants.map(|grant| DekUse::Grant(grant.id)).collect();
-            let rows = [self, known].into_iter().filter_map(|loot| loot.records.get(&dek.record));
-            let of_records = rows.flat_map(|row| {
-                let uses = uses.iter().copied().chain([DekUse::Revision(row.revision)]);
-                uses.map(|dek_use| row.wrap_slot(dek.epoch, dek.id, dek_use))
+            let opened = keyring.epochs().find_map(|epoch| {
+                let rows = [self, known].into_iter().filter_map(|loot| loot.records.get(&dek.record));
+                let of_records = rows.flat_map(|row| {
+                    let uses = uses.iter().copied().chain([DekUse::Revision(row.revision)]);
+                    uses.map(|dek_use| row.wrap_slot(epoch.number(), dek.id, dek_use))
+                });
+                let rows = self.subjects.values().chain(known.subjects.values()).filter(|row| row.dek == dek.id);
+                let of_subjects = rows.map(|row| row.wrap_slot(epoch.number()));
+                of_records.chain(of_subjects).find_map(|slot| unwrap(epoch, &slot, &wrapped).ok())
             });
-            let rows = self.subjects.values().chain(known.subjects.values()).filter(|row| row.dek == dek.id);
-            let of_subjects = rows.map(|row| row.wrap_slot(dek.epoch));
-            keys.extend(of_records.chain(of_subjects).find_map(|slot| unwrap(epoch, &slot, &wrapped).ok()));
+            keys.extend(opened.map(|key| (dek.id, key)));
         }
         keys
     }
@@ -149,7 +152,9 @@ pub fn attack(stolen: &Loot, earlier: &Loot, keyring: &Keyring) -> Haul {
     for (slot, bytes, tells_of) in stolen.values(earlier).into_iter().chain(earlier.values(stolen)) {
         haul.values += 1;
         let sealed = Sealed::from_bytes(bytes.to_vec());
-        if keys.iter().any(|key| open(key, &slot, &sealed).is_ok()) {
+        // Its own first, which opens it if one does.
+        let opens = |key: &Dek| open(key, &slot, &sealed).is_ok();
+        if keys.get(&slot.dek).is_some_and(opens) || keys.values().any(opens) {
             haul.opened.extend(tells_of);
         }
     }

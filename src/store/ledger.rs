@@ -30,6 +30,8 @@ pub enum LedgerEvent {
     Erased(EraseReason),
     /// The values of every revision up to this one: the record was corrected.
     Superseded(Revision),
+    /// A key epoch: no line is vouched for by it any more. The line's record is nobody's.
+    EpochEnded(Epoch),
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -52,6 +54,8 @@ struct Line {
     erased: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     superseded: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    epoch_ended: Option<u32>,
     chain: String,
     epoch: u32,
     mac: String,
@@ -127,9 +131,10 @@ impl Ledger {
         for entry in entries {
             last += 1;
             chain = link(&chain, last, entry);
-            let (erased, superseded) = match entry.event {
-                LedgerEvent::Erased(reason) => (Some(reason.as_str().to_owned()), None),
-                LedgerEvent::Superseded(revision) => (None, Some(revision.0)),
+            let (erased, superseded, epoch_ended) = match entry.event {
+                LedgerEvent::Erased(reason) => (Some(reason.as_str().to_owned()), None, None),
+                LedgerEvent::Superseded(revision) => (None, Some(revision.0), None),
+                LedgerEvent::EpochEnded(epoch) => (None, None, Some(epoch.0)),
             };
             let line = Line {
                 seq: last,
@@ -138,6 +143,7 @@ impl Ledger {
                 record: hex::encode(entry.record.0),
                 erased,
                 superseded,
+                epoch_ended,
                 chain: hex::encode(chain),
                 epoch: epoch.number().0,
                 mac: hex::encode(head_mac(epoch, &chain).as_bytes()),
@@ -200,9 +206,10 @@ fn check_line(text: &str, Tip { last, chain, .. }: &Tip, keyring: &Keyring) -> R
     let line: Line = serde_json::from_str(text).map_err(|_| broken())?;
     let mut digest = [0; 16];
     hex::decode_to_slice(&line.record, &mut digest).map_err(|_| broken())?;
-    let event = match (&line.erased, line.superseded) {
-        (Some(reason), None) => LedgerEvent::Erased(EraseReason::parse(reason).ok_or_else(broken)?),
-        (None, Some(revision)) => LedgerEvent::Superseded(Revision(revision)),
+    let event = match (&line.erased, line.superseded, line.epoch_ended) {
+        (Some(reason), None, None) => LedgerEvent::Erased(EraseReason::parse(reason).ok_or_else(broken)?),
+        (None, Some(revision), None) => LedgerEvent::Superseded(Revision(revision)),
+        (None, None, Some(epoch)) => LedgerEvent::EpochEnded(Epoch(epoch)),
         _ => return Err(broken()),
     };
     let entry = LedgerEntry {
@@ -218,7 +225,7 @@ fn check_line(text: &str, Tip { last, chain, .. }: &Tip, keyring: &Keyring) -> R
     let vouched = match keyring.epoch(Epoch(line.epoch)) {
         Some(epoch) if line.mac == hex::encode(head_mac(epoch, &next).as_bytes()) => true,
         // SECURITY: a destroyed epoch's MACs can be checked no more; the chain up to a living epoch's line still binds them.
-        None if line.epoch > 0 && keyring.epochs().all(|epoch| epoch.number().0 > line.epoch) => false,
+        None if keyring.has_destroyed(Epoch(line.epoch)) => false,
         Some(_) | None => return Err(broken()),
     };
     Ok(Checked { tip: Tip { last: line.seq, chain: next, vouched }, entry })
@@ -228,6 +235,7 @@ fn link(chain: &[u8; 32], seq: u64, entry: &LedgerEntry) -> [u8; 32] {
     let (kind, detail) = match entry.event {
         LedgerEvent::Erased(reason) => (1, u64::from(reason.code())),
         LedgerEvent::Superseded(revision) => (2, u64::from(revision.0)),
+        LedgerEvent::EpochEnded(epoch) => (3, u64::from(epoch.0)),
     };
     let bytes = Canonical::new("strongroom/ledger")
         .bytes(chain)

@@ -3,6 +3,9 @@
 
 pub(crate) mod callers;
 pub mod erasure;
+pub(crate) mod retention;
+
+use std::borrow::Cow;
 
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
@@ -13,6 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{Class, EraseReason, Field};
 use crate::policy::leaving::Leaving;
+use crate::policy::retention::Piece;
 use erasure::Erased;
 
 /// A row whose columns a database administrator may write but not forge.
@@ -21,9 +25,11 @@ pub(crate) trait Row {
     fn canonical(&self) -> Canonical;
 }
 
-/// Which fields a record holds, as a set.
+/// Which fields a record holds, and which pieces of it go before it, as a set. A field that is held is bit `code`; a piece whose own
+/// retention is over is bit 16 + `code` from then on, whether it is still held (until the sweeper comes) or not. The lines of an
+/// address have no code of their own: bit 31 is their retention's end, bit 30 that they are no longer held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FieldSet(pub u16);
+pub struct FieldSet(pub u32);
 
 impl FieldSet {
     pub fn with(self, field: Field) -> Self {
@@ -36,6 +42,41 @@ impl FieldSet {
 
     pub fn holds(self, field: Field) -> bool {
         self.0 & 1 << field.code() != 0
+    }
+
+    pub fn holds_piece(self, piece: Piece) -> bool {
+        self.holds(piece.field()) && (piece != Piece::AddressLines || self.0 & Self::NO_LINES == 0)
+    }
+
+    /// Whether the piece's own retention is over: for good, whatever is heard of the record afterwards.
+    pub fn is_over(self, piece: Piece) -> bool {
+        self.0 & Self::over_bit(piece) != 0
+    }
+
+    pub fn with_over(self, piece: Piece) -> Self {
+        Self(self.0 | Self::over_bit(piece))
+    }
+
+    /// Without a piece whose own retention is over.
+    pub fn without_piece(self, piece: Piece) -> Self {
+        match piece {
+            Piece::Whole(field) => self.without(field).with_over(piece),
+            Piece::AddressLines => Self(self.0 | Self::NO_LINES).with_over(piece),
+        }
+    }
+
+    const NO_LINES: u32 = 1 << 30;
+
+    fn over_bit(piece: Piece) -> u32 {
+        match piece {
+            Piece::Whole(field) => 1 << (16 + u32::from(field.code())),
+            Piece::AddressLines => 1 << 31,
+        }
+    }
+
+    /// Holds no field; whatever has gone before.
+    pub fn is_empty(self) -> bool {
+        self.iter().next().is_none()
     }
 
     pub fn iter(self) -> impl Iterator<Item = Field> {
@@ -145,6 +186,11 @@ impl Row for SubjectRow {
 }
 
 impl SubjectRow {
+    /// All but the tag, which is made of the reference under an epoch's key, and made anew with the next.
+    pub(crate) fn lasting(&self) -> Canonical {
+        Self { tag: IndexTag([0; 16]), ..self.clone() }.canonical()
+    }
+
     pub fn wrap_slot(&self, epoch: Epoch) -> WrapSlot<'_> {
         WrapSlot {
             epoch,
@@ -158,6 +204,17 @@ impl SubjectRow {
             stored_at: self.since,
         }
     }
+}
+
+/// Leads from a value of one field to the record that holds it. No MAC: who finds by it opens the field and compares.
+#[derive(Clone, PartialEq, Debug)]
+pub struct IndexRow {
+    /// Grows with time: the order in which a value's records are listed.
+    pub id: i64,
+    pub record: RecordId,
+    pub field: Field,
+    pub tag: IndexTag,
+    pub epoch: Epoch,
 }
 
 /// One parcel that one carrier may deliver.
@@ -201,7 +258,15 @@ impl Row for GrantRow {
     }
 }
 
-/// That a mutation was done, and what it answered (never a value).
+impl GrantRow {
+    /// All but the tag, which is made of carrier and serial under an epoch's key, and made anew with the next.
+    pub(crate) fn lasting(&self) -> Canonical {
+        Self { tag: None, ..self.clone() }.canonical()
+    }
+}
+
+/// That a mutation was done, and what it answered (never a value). Its digests are keyed by the epoch that stamps it, so its
+/// stamp never changes: it goes when its window is over.
 #[derive(Clone, PartialEq, Debug)]
 pub struct IdempotencyRow {
     /// Keyed digest of tenant, caller, verb and key.
@@ -213,6 +278,15 @@ pub struct IdempotencyRow {
     pub token: TokenDigest,
     pub result: Vec<u8>,
     pub recorded_at: Timestamp,
+}
+
+/// An idempotency row to be inserted, with what its key would be found by under the other living epochs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewIdempotency {
+    pub row: IdempotencyRow,
+    /// Whose key made the digests.
+    pub epoch: Epoch,
+    pub elsewhere: Vec<[u8; 16]>,
 }
 
 impl Row for IdempotencyRow {
@@ -257,8 +331,9 @@ impl Row for TombstoneRow {
 }
 
 /// A number the store remembers about itself (the mark, the keyring's generation, …).
+#[derive(Clone)]
 pub(crate) struct MetaRow {
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     pub value: Vec<u8>,
 }
 

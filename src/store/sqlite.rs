@@ -13,12 +13,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::lock::ProcessLock;
 use super::tx::{Reads, Tx, View};
-use super::{StoreError, StorePaths};
+use super::{Flags, StoreError, StorePaths};
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::time::Clock;
@@ -39,7 +40,13 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) fn open(paths: &StorePaths, keyring: Arc<Keyring>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        paths: &StorePaths,
+        reserve: u64,
+        keyring: Arc<ArcSwap<Keyring>>,
+        clock: Arc<dyn Clock>,
+        flags: Arc<Flags>,
+    ) -> Result<Self, StoreError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(StoreError::Refused(format!("SQLite {} is too old", rusqlite::version())));
         }
@@ -47,7 +54,7 @@ impl Sqlite {
         create_private(&paths.database)?;
         let mut connection = connect(&paths.database, false)?;
         migrate(&mut connection)?;
-        let writer = Writer::start(connection, paths, keyring, clock)?;
+        let writer = Writer::start(connection, paths, reserve, keyring, clock, flags)?;
         Ok(Self { paths: paths.clone(), writer, readers: Mutex::new(Vec::new()), _lock: lock })
     }
 
@@ -67,6 +74,17 @@ impl Sqlite {
         self.writer.submit(name, work)
     }
 
+    pub(super) fn adopt<F>(
+        &self,
+        keyring: Arc<Keyring>,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        self.writer.adopt(keyring, work)
+    }
+
     pub(super) fn truncate_log(&self) -> Result<oneshot::Receiver<Result<bool, StoreError>>, StoreError> {
         self.writer.truncate_log()
     }
@@ -80,9 +98,12 @@ impl Sqlite {
     }
 
     /// Runs `work` in a read transaction on a connection of its own; connections are kept for the next reader.
+    ///
+    /// A keyring is in `keyring` from the end of the last commit under the one before it. So a snapshot that was fixed while
+    /// one keyring stood there holds all that was ever written under those before, and nothing that only a later one opens.
     pub(super) fn read<T>(
         &self,
-        keyring: &Keyring,
+        keyring: &ArcSwap<Keyring>,
         work: impl FnOnce(&View<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let pooled = self.readers.lock().map_err(|_| StoreError::Closed)?.pop();
@@ -92,7 +113,21 @@ impl Sqlite {
         };
         let answer = {
             let reads = read::Reader { connection: &connection };
-            reads.within("read", || work(&View::new(&reads, keyring)))
+            let mut work = Some(work);
+            loop {
+                let standing = keyring.load();
+                let answer = reads.within("read", || {
+                    reads.fix_snapshot()?;
+                    let still_stands = Arc::ptr_eq(&standing, &keyring.load());
+                    match work.take_if(|_| still_stands) {
+                        Some(work) => work(&View::new(&reads, &standing)).map(Some),
+                        None => Ok(None),
+                    }
+                });
+                if let Some(answer) = answer.transpose() {
+                    break answer;
+                }
+            }
         };
         if !matches!(answer, Err(StoreError::Sql { .. }))
             && let Ok(mut readers) = self.readers.lock()
@@ -178,6 +213,10 @@ fn sql(statement: &'static str, source: rusqlite::Error) -> StoreError {
     }
     match source.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::DiskFull,
+        // The log's index in shared memory could not grow: a file on the same disk.
+        _ if source.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => {
+            StoreError::DiskFull
+        }
         Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Raced,
         _ => StoreError::Sql { statement, source: Arc::new(source) },
     }

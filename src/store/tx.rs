@@ -3,22 +3,32 @@
 
 pub(crate) mod callers;
 pub(crate) mod erasure;
+pub(crate) mod inquiry;
+pub(crate) mod index;
+pub(crate) mod rewrap;
+pub(crate) mod log;
+pub(crate) mod retention;
 
+use std::cell::RefCell;
 use std::ops::Deref;
 
 use super::ledger::LedgerEntry;
-use super::rows::{Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, Row, SubjectRow, TombstoneRow};
+use super::rows::{
+    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, NewIdempotency, RecordRow, Row, SubjectRow, TombstoneRow,
+};
+use super::state::{Fact, Tally};
 use super::{HeadStamp, StoreError};
 use crate::audit::entry::Entry;
 use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
-use crate::crypto::keyring::Keyring;
+use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{IndexTag, Mac, mac, verify};
 use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 
 /// What authenticates one row: the epoch whose subkey made it, and the MAC over every other column.
+#[derive(Clone, Copy)]
 pub(crate) struct Stamp {
     pub epoch: Epoch,
     pub mac: Mac,
@@ -27,7 +37,15 @@ pub(crate) struct Stamp {
 pub(crate) type Stamped<R> = (R, Stamp);
 
 /// What a backend can read. It decodes and counts; it judges nothing.
-pub(crate) trait Reads: callers::CallerReads + erasure::ErasureReads {
+pub(crate) trait Reads:
+    callers::CallerReads
+    + erasure::ErasureReads
+    + index::IndexReads
+    + inquiry::InquiryReads
+    + log::LogReads
+    + retention::RetentionReads
+    + rewrap::RewrapReads
+{
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record_version(&self, id: RecordId) -> Result<Option<u64>, StoreError>;
@@ -56,7 +74,15 @@ pub(crate) trait Reads: callers::CallerReads + erasure::ErasureReads {
 }
 
 /// What a backend can change. Answers how many rows changed.
-pub(crate) trait Writes: Reads + callers::CallerWrites + erasure::ErasureWrites {
+pub(crate) trait Writes:
+    Reads
+    + callers::CallerWrites
+    + erasure::ErasureWrites
+    + index::IndexWrites
+    + log::LogWrites
+    + retention::RetentionWrites
+    + rewrap::RewrapWrites
+{
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
     fn delete_record(&self, id: RecordId) -> Result<usize, StoreError>;
@@ -73,14 +99,16 @@ pub(crate) trait Writes: Reads + callers::CallerWrites + erasure::ErasureWrites 
     fn delete_grants_of(&self, record: RecordId) -> Result<usize, StoreError>;
     fn insert_idempotency(&self, row: &IdempotencyRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_idempotency(&self, row: &IdempotencyRow, stamp: &Stamp) -> Result<usize, StoreError>;
-    fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Answers the rows that went, `None` for one that cannot be decoded.
+    fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<Vec<Option<IdempotencyRow>>, StoreError>;
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError>;
-    fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Answers the rows that went, `None` for one that cannot be decoded.
+    fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<Vec<Option<TombstoneRow>>, StoreError>;
     fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError>;
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError>;
 }
 
-/// A consistent snapshot.
+/// A consistent snapshot, with the keyring it was written under: every row in it is of one of its epochs.
 pub struct View<'a> {
     reads: &'a dyn Reads,
     keyring: &'a Keyring,
@@ -160,17 +188,13 @@ impl<'a> View<'a> {
         Ok(Some(i64::from_le_bytes(bytes)))
     }
 
-    fn meta_bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn meta_bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.authentic(self.reads.meta(key)?)?.map(|row| row.value))
     }
 
-    /// The audit tree as of the last commit.
+    /// The log's last tree as of the last commit: that of the year.
     pub fn audit_frontier(&self) -> Result<Frontier, StoreError> {
-        let corrupt = StoreError::Corrupt { table: MetaRow::TABLE, column: "value" };
-        match self.meta_bytes("audit_frontier")? {
-            None => Ok(Frontier::new()),
-            Some(bytes) => Frontier::from_bytes(&bytes).ok_or(corrupt),
-        }
+        Ok(self.audit_tip()?.frontier)
     }
 
     /// `until` bounds what counts as due.
@@ -209,6 +233,9 @@ pub struct Tx<'a> {
     writes: &'a dyn Writes,
     pub(crate) entries: Vec<Entry>,
     pub(crate) ledger: Vec<LedgerEntry>,
+    pub(crate) cut: Option<log::Cut>,
+    /// What the writes so far change in the sums of the state.
+    pub(crate) change: RefCell<Tally>,
     begins: Places,
 }
 
@@ -230,7 +257,9 @@ impl<'a> Deref for Tx<'a> {
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(reads: &'a dyn Reads, writes: &'a dyn Writes, keyring: &'a Keyring, begins: Places) -> Self {
-        Self { view: View::new(reads, keyring), writes, entries: Vec::new(), ledger: Vec::new(), begins }
+        let view = View::new(reads, keyring);
+        let (entries, ledger, change) = (Vec::new(), Vec::new(), RefCell::default());
+        Self { view, writes, entries, ledger, cut: None, change, begins }
     }
 
     /// Appends to the audit log, in the commit of this transaction.
@@ -254,19 +283,30 @@ impl<'a> Tx<'a> {
     }
 
     pub fn insert_record(&self, row: &RecordRow) -> Result<(), StoreError> {
-        one(self.writes.insert_record(row, &self.stamp(row)))
+        one(self.writes.insert_record(row, &self.stamp(row)))?;
+        self.gained(Fact::Record(row));
+        Ok(())
     }
 
     /// Replaces the row; `row.version` must be one more than what is stored, else `Raced`.
     pub fn update_record(&self, row: &RecordRow) -> Result<(), StoreError> {
-        one(self.writes.update_record(row, &self.stamp(row), row.version.wrapping_sub(1)))
+        let old = self.view.reads.record(row.id)?;
+        one(self.writes.update_record(row, &self.stamp(row), row.version.wrapping_sub(1)))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Record(old)));
+        self.gained(Fact::Record(row));
+        Ok(())
     }
 
     pub fn delete_record(&self, id: RecordId) -> Result<(), StoreError> {
-        one(self.writes.delete_record(id))
+        let old = self.view.reads.record(id)?;
+        one(self.writes.delete_record(id))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Record(old)));
+        Ok(())
     }
 
+    /// `Raced` when the key was wrapped under an epoch that is not the active one any more.
     pub fn insert_dek(&self, row: &DekRow) -> Result<(), StoreError> {
+        self.under_the_active(row.epoch)?;
         one(self.writes.insert_dek(row))
     }
 
@@ -292,51 +332,95 @@ impl<'a> Tx<'a> {
     }
 
     pub fn insert_subject(&self, row: &SubjectRow) -> Result<(), StoreError> {
-        one(self.writes.insert_subject(row, &self.stamp(row)))
+        one(self.writes.insert_subject(row, &self.stamp(row)))?;
+        self.gained(Fact::Subject(row));
+        Ok(())
     }
 
     pub fn delete_subject(&self, id: SubjectId) -> Result<(), StoreError> {
-        one(self.writes.delete_subject(id))
+        let old = self.view.reads.subject(id)?;
+        one(self.writes.delete_subject(id))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Subject(old)));
+        Ok(())
     }
 
     pub fn insert_grant(&self, row: &GrantRow) -> Result<(), StoreError> {
-        one(self.writes.insert_grant(row, &self.stamp(row)))
+        one(self.writes.insert_grant(row, &self.stamp(row)))?;
+        self.gained(Fact::Grant(row));
+        Ok(())
     }
 
+    /// Stays under its epoch as long as it has a tag: that was made under it too, and only a rewrap makes both anew.
     pub fn update_grant(&self, row: &GrantRow) -> Result<(), StoreError> {
-        one(self.writes.update_grant(row, &self.stamp(row)))
+        let (old, lies) = self.view.reads.grant(row.id)?.ok_or(StoreError::Raced)?;
+        let stamp = if row.tag.is_some() {
+            let epoch = self.view.keyring.epoch(lies.epoch);
+            stamp_under(epoch.ok_or(StoreError::Tampered { table: GrantRow::TABLE })?, row)
+        } else {
+            self.stamp(row)
+        };
+        one(self.writes.update_grant(row, &stamp))?;
+        self.lost([Fact::Grant(&old)]);
+        self.gained(Fact::Grant(row));
+        Ok(())
     }
 
     pub fn delete_grants_of(&self, record: RecordId) -> Result<usize, StoreError> {
-        self.writes.delete_grants_of(record)
+        let old = self.view.reads.grants_of(record)?;
+        let deleted = self.writes.delete_grants_of(record)?;
+        self.lost(old.iter().map(|(old, _)| Fact::Grant(old)));
+        Ok(deleted)
     }
 
-    pub fn insert_idempotency(&self, row: &IdempotencyRow) -> Result<(), StoreError> {
-        one(self.writes.insert_idempotency(row, &self.stamp(row)))
+    /// `Raced` when the key is there already, under whichever epoch, or its digest was made under an epoch that is not the
+    /// active one any more.
+    pub fn insert_idempotency(&self, new: &NewIdempotency) -> Result<(), StoreError> {
+        self.under_the_active(new.epoch)?;
+        for digest in &new.elsewhere {
+            if self.view.reads.idempotency(digest)?.is_some() {
+                return Err(StoreError::Raced);
+            }
+        }
+        one(self.writes.insert_idempotency(&new.row, &self.stamp(&new.row)))?;
+        self.gained(Fact::Idempotency(&new.row));
+        Ok(())
     }
 
     /// Forgets what was asked and answered about a record, and keeps only that the keys were used: a keyed digest of a
     /// request could be searched for by whoever holds the keys.
     pub fn blank_idempotency_of(&self, record: RecordId) -> Result<(), StoreError> {
-        for found in self.view.reads.idempotency_of(record)? {
-            let mut row = self.view.checked(found)?;
-            row.request = [0; 16];
-            row.result = Vec::new();
-            one(self.writes.update_idempotency(&row, &self.stamp(&row)))?;
+        for (old, stamp) in self.view.reads.idempotency_of(record)? {
+            let old = self.view.checked((old, stamp))?;
+            let row = IdempotencyRow { request: [0; 16], result: Vec::new(), ..old.clone() };
+            // Under its own epoch, whose key made the digest that finds it.
+            let epoch = self.view.keyring.epoch(stamp.epoch);
+            let epoch = epoch.ok_or(StoreError::Tampered { table: IdempotencyRow::TABLE })?;
+            one(self.writes.update_idempotency(&row, &stamp_under(epoch, &row)))?;
+            self.lost([Fact::Idempotency(&old)]);
+            self.gained(Fact::Idempotency(&row));
         }
         Ok(())
     }
 
     pub fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.writes.expire_idempotency(before, limit)
+        let gone = self.writes.expire_idempotency(before, limit)?;
+        self.lost(gone.iter().flatten().map(Fact::Idempotency));
+        Ok(gone.len())
     }
 
     pub fn put_tombstone(&self, row: &TombstoneRow) -> Result<(), StoreError> {
-        one(self.writes.put_tombstone(row, &self.stamp(row)))
+        // Whatever lies in its place must not keep a record from going.
+        let old = self.view.reads.tombstone(&row.digest).ok().flatten();
+        one(self.writes.put_tombstone(row, &self.stamp(row)))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Tombstone(old)));
+        self.gained(Fact::Tombstone(row));
+        Ok(())
     }
 
     pub fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.writes.expire_tombstones(before, limit)
+        let gone = self.writes.expire_tombstones(before, limit)?;
+        self.lost(gone.iter().flatten().map(Fact::Tombstone));
+        Ok(gone.len())
     }
 
     /// Keeps a policy; keeping it again changes nothing.
@@ -348,18 +432,36 @@ impl<'a> Tx<'a> {
         self.set_meta_bytes(key, value.to_le_bytes().to_vec())
     }
 
-    fn set_meta_bytes(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
-        let row = MetaRow { key, value };
+    pub(crate) fn set_meta_bytes(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
+        let row = MetaRow { key: key.into(), value };
         one(self.writes.put_meta(&row, &self.stamp(&row)))
+    }
+
+    fn under_the_active(&self, epoch: Epoch) -> Result<(), StoreError> {
+        if epoch == self.view.keyring.active().number() { Ok(()) } else { Err(StoreError::Raced) }
     }
 
     fn stamp(&self, row: &impl Row) -> Stamp {
         stamp(self.view.keyring, row)
     }
+
+    /// A row was written: it is in the state now.
+    fn gained(&self, fact: Fact<'_>) {
+        self.change.borrow_mut().gain(self.view.keyring.signer().state(), fact);
+    }
+
+    /// Rows were replaced or deleted, as they lay: one that was altered outside the vault leaves the state with a difference.
+    fn lost<'f>(&self, facts: impl IntoIterator<Item = Fact<'f>>) {
+        let key = self.view.keyring.signer().state();
+        facts.into_iter().for_each(|fact| self.change.borrow_mut().lose(key, fact));
+    }
 }
 
 pub(crate) fn stamp<R: Row>(keyring: &Keyring, row: &R) -> Stamp {
-    let epoch = keyring.active();
+    stamp_under(keyring.active(), row)
+}
+
+pub(crate) fn stamp_under<R: Row>(epoch: &EpochKeys, row: &R) -> Stamp {
     Stamp { epoch: epoch.number(), mac: mac(epoch, R::TABLE, row.canonical().as_bytes()) }
 }
 

@@ -126,6 +126,23 @@ impl Ask {
     }
 }
 
+impl Ask {
+    /// For what may be cut off on its way: what this caller was allowed to do, and has begun, it may go on with until the
+    /// approval's time is over and as long as both of the two are in force.
+    pub(crate) fn goes_on(&self, view: &View<'_>, digest: RequestDigest) -> Result<Option<Agreed>, StoreError> {
+        let by = self.call.caller.id();
+        for known in view.approvals(&by.tenant, self.now.plus(-LIFETIME))? {
+            let is_ours = known.digest == digest && known.asked.by == by && !known.has_expired(self.now);
+            if let (true, State::Used(said, _)) = (is_ours, &known.state)
+                && judge(view, &known, said)?.is_ok()
+            {
+                return Ok(Some(Agreed { id: known.id }));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Whether an approval that was given would still be given: neither of the two was suspended or changed since.
 fn still_agreed(view: &View<'_>, approval: &Approval) -> Result<bool, StoreError> {
     let State::Approved(said) = &approval.state else { return Ok(false) };

@@ -30,6 +30,11 @@ impl Draft {
         Self { entry: blank(request, tenant.clone(), Actor::Vault, action, at) }
     }
 
+    /// For callers whose requests the vault answers without looking at them.
+    pub(crate) fn by(actor: Actor, tenant: &TenantId, request: RequestId, action: Action, at: Timestamp) -> Self {
+        Self { entry: blank(request, tenant.clone(), actor, action, at) }
+    }
+
     pub(crate) fn about(mut self, class: Class, subject: Option<SubjectTag>) -> Self {
         self.entry.class = Some(class);
         self.entry.subject = subject;
@@ -61,9 +66,20 @@ impl Draft {
         self
     }
 
+    pub(crate) fn count(mut self, count: u32) -> Self {
+        self.entry.count = Some(count);
+        self
+    }
+
     /// Tells it under another request's number: one story, one number.
     pub(crate) fn under(mut self, request: RequestId) -> Self {
         self.entry.request = request;
+        self
+    }
+
+    /// Tells of a later moment of the same call.
+    pub(crate) fn at(mut self, at: Timestamp) -> Self {
+        self.entry.at = at;
         self
     }
 
@@ -90,5 +106,6 @@ fn blank(request: RequestId, tenant: TenantId, actor: Actor, action: Action, at:
         outcomes: Vec::new(),
         subject: None,
         whom: None,
+        count: None,
     }
 }

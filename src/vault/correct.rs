@@ -5,18 +5,21 @@ use super::call::{Call, Draft};
 use super::destroy::clear;
 use super::error::unopened;
 use super::loaded::{Found, Loaded, Why, part_code};
+use super::stage::next_due;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::envelope::seal;
 use crate::crypto::slot::{Part, SealSlot};
+use crate::domain::fault::{Fault, planted};
 use crate::domain::field::{FieldReason, FieldValue, IdempotencyKey};
 use crate::domain::id::{DekId, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{EraseReason, Field, Outcome};
+use crate::policy::retention::Piece;
 use crate::store::ledger::{LedgerEntry, LedgerEvent};
-use crate::store::rows::{DekRow, FieldSet, RecordRow};
+use crate::store::rows::{DekRow, FieldSet, IndexRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
 pub struct Correct {
@@ -31,11 +34,12 @@ pub struct Correct {
 }
 
 /// The next revision, ready to be written.
-struct Prepared {
-    record: RecordRow,
+pub(crate) struct Prepared {
+    pub(crate) record: RecordRow,
     dek: DekRow,
     parts: Vec<(u8, Vec<u8>)>,
     dropped: Vec<Field>,
+    index: Vec<IndexRow>,
 }
 
 impl Vault {
@@ -123,7 +127,7 @@ impl Vault {
             return Err(Error::Held(kind));
         }
         let fields = self.fields_after(loaded, ask)?;
-        Ok(self.next_revision(view, loaded, ask, fields)?)
+        Ok(self.next_revision(view, loaded, fields, &ask.fields, self.inner.mark.tick(self.clock()))?)
     }
 
     /// The fields the next revision holds, if the class may hold each and something is left.
@@ -135,6 +139,9 @@ impl Vault {
             if !policy.class(loaded.row.class).is_some_and(|rule| rule.allows(field)) {
                 return Err(Error::invalid(field.as_str(), FieldReason::NotCollected));
             }
+            if keep && Piece::all().any(|piece| piece.field() == field && loaded.is_over(piece)) {
+                return Err(Error::invalid(field.as_str(), FieldReason::RetentionOver));
+            }
             if named.holds(field) {
                 return Err(Error::invalid(field.as_str(), FieldReason::Repeated));
             }
@@ -144,51 +151,66 @@ impl Vault {
         if named == FieldSet::default() {
             return Err(Error::invalid("fields", FieldReason::Missing));
         }
-        if fields == FieldSet::default() {
+        if fields.is_empty() {
             return Err(Error::invalid("clear", FieldReason::Empty));
         }
         Ok(fields)
     }
 
-    fn next_revision(
+    /// The record with these fields, sealed anew: the values `given`, the others as they are; what is over by `mark` stays behind.
+    pub(crate) fn next_revision(
         &self,
         view: &View<'_>,
         loaded: &Loaded,
-        ask: &Correct,
         fields: FieldSet,
+        given: &[FieldValue],
+        mark: Timestamp,
     ) -> Result<Prepared, StoreError> {
         let old_key = loaded.key(view)?;
+        let ripe = if planted(Fault::StageKept) { Vec::new() } else { loaded.ripe(mark) };
+        let fields = ripe.iter().fold(fields, |fields, piece| fields.without_piece(*piece));
         let record = RecordRow {
             revision: Revision(loaded.row.revision.0.saturating_add(1)),
             dek: DekId(self.store().allocate()?),
             fields,
+            due: next_due(&loaded.due, &loaded.stages, fields),
             version: loaded.row.version + 1,
             ..loaded.row.clone()
         };
-        let (dek, key) = self.fresh_key(&record)?;
+        let (dek, key) = self.fresh_key(view.keyring(), &record)?;
         let sealed = |part, bytes: &[u8]| {
             let (tenant, revision) = (&record.tenant, record.revision);
             let slot = SealSlot { tenant, record: record.id, part, revision, dek: record.dek };
             let sealed = seal(&key, &slot, bytes, self.entropy()).map_err(unopened("sealed"))?;
             Ok((part_code(part), sealed.as_bytes().to_vec()))
         };
+        let mut index = Vec::new();
         let mut parts = vec![sealed(Part::Token, loaded.open_part(view, &old_key, Part::Token)?.expose())?];
         for field in fields.iter() {
-            let bytes = match ask.fields.iter().find(|value| value.field() == field) {
-                Some(value) => value.to_bytes(),
-                None => match loaded.open_field(view, &old_key, field, &Why::Reseal)? {
-                    Some(value) => value.to_bytes(),
-                    None => continue,
-                },
+            let kept;
+            let value = match given.iter().find(|value| value.field() == field) {
+                Some(value) => value,
+                None => {
+                    kept = match loaded.open_field(view, &old_key, field, &Why::Reseal)? {
+                        Some(FieldValue::Address(address)) if ripe.contains(&Piece::AddressLines) => {
+                            FieldValue::Address(address.without_lines())
+                        }
+                        Some(value) => value,
+                        None => continue,
+                    };
+                    &kept
+                }
             };
-            parts.push(sealed(Part::Field(field), &bytes)?);
+            parts.push(sealed(Part::Field(field), &value.to_bytes())?);
+            index.extend(self.indexed(view.keyring(), &record, std::slice::from_ref(value))?);
         }
         let dropped = loaded.row.fields.iter().filter(|field| !fields.holds(*field)).collect();
-        Ok(Prepared { record, dek, parts, dropped })
+        Ok(Prepared { record, dek, parts, dropped, index })
     }
 }
 
-fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Timestamp) -> Result<(), StoreError> {
+/// Puts the next revision in the place of the one it was made from, whose key is destroyed in the same commit.
+pub(crate) fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Timestamp) -> Result<(), StoreError> {
     tx.update_record(&next.record)?;
     tx.delete_dek(old.dek)?;
     tx.insert_dek(&next.dek)?;
@@ -198,6 +220,8 @@ fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Timestamp) ->
     for field in &next.dropped {
         tx.delete_sealed(old.id, part_code(Part::Field(*field)))?;
     }
+    tx.delete_index_of(old.id)?;
+    next.index.iter().try_for_each(|row| tx.insert_index(row))?;
     tx.note_erasure(LedgerEntry {
         at: now,
         tenant: old.tenant.clone(),

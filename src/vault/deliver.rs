@@ -1,5 +1,6 @@
 //! All that a carrier can do. INVARIANT: for a parcel granted to the calling certificate's name, in its window, below its read
-//! limit, the address and the serial are opened, and never anything else of the record; every other case answers alike.
+//! limit, the address and the serial are opened, and never anything else of the record but the phone, where the policy's file
+//! switches that on; every other case answers alike.
 
 use super::call::{Call, Draft};
 use super::error::unopened;
@@ -9,11 +10,12 @@ use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::envelope::{Plaintext, Sealed, open};
-use crate::domain::field::{Address, FieldValue, IdempotencyKey, Serial};
+use crate::domain::field::{Address, FieldValue, IdempotencyKey, Phone, Serial};
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::vocabulary::{EventKind, Field, Outcome, Purpose};
 use crate::policy::facts::Event;
 use crate::policy::release::decide;
+use crate::policy::retention::{Piece, Policy};
 use crate::store::rows::{GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -25,6 +27,8 @@ pub struct Delivery {
     pub address: Address,
     /// As the shop granted it.
     pub serial: Plaintext,
+    /// Only where the policy that the record was collected under switches it on.
+    pub phone: Option<Phone>,
 }
 
 pub struct ConfirmDelivery {
@@ -54,7 +58,10 @@ impl Vault {
                 let Some(found) = self.granted(view, call, serial, now)? else { return Ok(None) };
                 let opened = match barred(call, &found, now) {
                     Some(code) => Err(code),
-                    None => open_delivery(view, call, &found)?.ok_or(RefusalCode::Forbidden),
+                    None => {
+                        let policy = self.policy_of(&found.loaded.row)?;
+                        open_delivery(view, call, &found, policy)?.ok_or(RefusalCode::Forbidden)
+                    }
                 };
                 Ok(Some((found, opened)))
             })?;
@@ -62,11 +69,11 @@ impl Vault {
                 return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
             };
             let draft = about(draft, &found.loaded);
-            let held = match opened {
-                Ok(held) => held,
+            let (held, outcomes) = match opened {
+                Ok(opened) => opened,
                 Err(code) => return self.refuse(draft, code, Error::NotFound).await,
             };
-            let entry = draft.outcomes(vec![(Field::Address, Outcome::Granted)]).done();
+            let entry = draft.outcomes(outcomes).done();
             let rests_on = (found.loaded.row.id, found.loaded.row.version);
             let grant = found.grant;
             let receipt = self.log_read("get_delivery", move |tx| {
@@ -194,13 +201,20 @@ fn barred(call: &Call, found: &Granted, now: Timestamp) -> Option<RefusalCode> {
     if grant.reads >= grant.read_limit {
         return Some(RefusalCode::ReadLimit);
     }
-    found.loaded.is_due(now).then_some(RefusalCode::Expired)
+    // An address without its lines leads to no door.
+    let is_over =
+        [Piece::Whole(Field::Address), Piece::AddressLines].into_iter().any(|piece| found.loaded.is_over(piece));
+    (found.loaded.is_due(now) || is_over).then_some(RefusalCode::Expired)
 }
 
+/// What was opened, and what the log will say of it.
+type Opened = (Held<Delivery>, Vec<(Field, Outcome)>);
+
 /// Gate 1 and the opening. `None`: not for this caller, or no address left.
-fn open_delivery(view: &View<'_>, call: &Call, found: &Granted) -> Result<Option<Held<Delivery>>, StoreError> {
+fn open_delivery(view: &View<'_>, call: &Call, found: &Granted, policy: &Policy) -> Result<Option<Opened>, StoreError> {
     let loaded = &found.loaded;
     let Some(permit) = decide(call.caller.role, Purpose::Delivery, loaded.row.class) else { return Ok(None) };
+    let permit = permit.widened(policy);
     if !loaded.row.fields.holds(Field::Address) {
         return Ok(None);
     }
@@ -209,9 +223,18 @@ fn open_delivery(view: &View<'_>, call: &Call, found: &Granted) -> Result<Option
     else {
         return Ok(None);
     };
+    let mut outcomes = vec![(Field::Address, Outcome::Granted)];
+    let is_on = policy.carrier_also().contains(&Field::Phone) && loaded.row.fields.holds(Field::Phone);
+    let phone = match is_on.then(|| loaded.open_field(view, &key, Field::Phone, &Why::Release(&permit))).transpose()? {
+        Some(Some(FieldValue::Phone(phone))) => {
+            outcomes.push((Field::Phone, Outcome::Granted));
+            Some(phone)
+        }
+        _ => None,
+    };
     let grant = &found.grant;
     let slot = serial_slot(&loaded.row.tenant, &loaded.row, grant.id, grant.dek);
     let sealed = Sealed::from_bytes(grant.serial.clone());
     let serial = open(&loaded.grant_key(view, grant)?, &slot, &sealed).map_err(unopened("shipment_grant"))?;
-    Ok(Some(Held::new(Delivery { address, serial })))
+    Ok(Some((Held::new(Delivery { address, serial, phone }), outcomes)))
 }

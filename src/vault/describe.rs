@@ -10,7 +10,7 @@ use crate::domain::id::{PolicyVersion, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, EraseReason, Field, HoldKind};
-use crate::policy::retention::{Due, DueReason};
+use crate::policy::retention::{Due, DueReason, Piece};
 use crate::store::StoreError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +36,12 @@ pub enum Description {
     Erased(EraseReason),
 }
 
+/// A record's facts as of an instant and the holds on it, or what became of it.
+pub(crate) enum LookedUp {
+    Kept(Box<Loaded>, Vec<HoldKind>, Timestamp),
+    Erased(EraseReason),
+}
+
 impl Vault {
     pub async fn describe(&self, call: &Call, token: &Token) -> Result<Description, Error> {
         let draft = Draft::of(call, Action::Describe, self.now());
@@ -44,6 +50,14 @@ impl Vault {
     }
 
     async fn try_describe(&self, call: &Call, token: &Token, draft: &Draft) -> Result<Description, Error> {
+        Ok(match self.looked_up(call, token, draft).await? {
+            LookedUp::Erased(reason) => Description::Erased(reason),
+            LookedUp::Kept(loaded, held_by, now) => kept(*loaded, held_by, now),
+        })
+    }
+
+    /// What the token leads to, once the log tells of the look.
+    pub(crate) async fn looked_up(&self, call: &Call, token: &Token, draft: &Draft) -> Result<LookedUp, Error> {
         let digest = token.digest(&call.caller.tenant);
         for _ in 0..ATTEMPTS {
             let now = self.now();
@@ -61,12 +75,12 @@ impl Vault {
                 }
                 (Found::Erased(tombstone), _) => {
                     self.log(draft.clone().done()).await?;
-                    return Ok(Description::Erased(tombstone.reason));
+                    return Ok(LookedUp::Erased(tombstone.reason));
                 }
                 (Found::Live(loaded), held_by) => {
                     let entry = about(draft, &loaded).done();
                     let rests_on = (loaded.row.id, loaded.row.version);
-                    let receipt = self.log_read("describe", move |tx| {
+                    let receipt = self.log_read("looked_up", move |tx| {
                         let unchanged = tx.record_version(rests_on.0)? == Some(rests_on.1);
                         if unchanged {
                             tx.log(entry.clone());
@@ -74,7 +88,7 @@ impl Vault {
                         Ok(unchanged)
                     });
                     if receipt.await?.is_some() {
-                        return Ok(kept(*loaded, held_by, now));
+                        return Ok(LookedUp::Kept(loaded, held_by, now));
                     }
                 }
             }
@@ -91,7 +105,7 @@ fn kept(loaded: Loaded, held_by: Vec<HoldKind>, now: Timestamp) -> Description {
         stored_at: loaded.row.stored_at,
         due: loaded.due.at,
         due_by: due_by(&loaded.due),
-        fields: loaded.row.fields.iter().collect(),
+        fields: loaded.row.fields.iter().filter(|field| !loaded.is_over(Piece::Whole(*field))).collect(),
         policy_version: loaded.row.policy_version,
         held_by,
     }
@@ -100,7 +114,8 @@ fn kept(loaded: Loaded, held_by: Vec<HoldKind>, now: Timestamp) -> Description {
 /// Why a record is due when it is, in the vocabulary's words.
 pub(crate) fn due_by(due: &Due) -> String {
     let by = match due.by {
-        DueReason::Event(kind) => format!("after {kind}"),
+        DueReason::Event(kind) | DueReason::Deadline(kind) => format!("after {kind}"),
+        DueReason::Request => "on request".to_owned(),
         DueReason::ClosedLast(kind) => format!("at {kind}"),
         DueReason::Cap => "cap".to_owned(),
         DueReason::Inactive => "inactive".to_owned(),

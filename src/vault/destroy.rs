@@ -3,7 +3,6 @@
 //! grants and the row at once, so there is no half; the write-ahead log is truncated before anyone is told. What remains is
 //! a tombstone, until its time, of which a receipt is made, and for a desensitized record one more in a month's tally.
 
-use super::receipt::BACKUPS;
 use super::{Error, Vault};
 use crate::audit::entry::Entry;
 use crate::domain::fault::{Fault, abort_at};
@@ -65,6 +64,8 @@ pub(crate) fn count_holds(tx: &Tx<'_>, subject: SubjectId, change: i32) -> Resul
 #[derive(Clone)]
 pub(crate) struct Told {
     pub(crate) at: Timestamp,
+    /// When no backup can open it any more.
+    pub(crate) in_backups_by: Timestamp,
     pub(crate) entry: Entry,
     /// Where a desensitized record is counted.
     pub(crate) tally: Option<TallyRow>,
@@ -95,6 +96,7 @@ pub(crate) fn destroy_noted(
     let mut keys = delete_keys(tx, record)?;
     abort_at(Fault::AbortInDestroy);
     tx.delete_sealed_of(record.id)?;
+    tx.delete_index_of(record.id)?;
     tx.delete_grants_of(record.id)?;
     for hold in in_force(tx, record)?.iter().filter(|hold| hold.record.is_some()) {
         tx.delete_hold(hold.id)?;
@@ -103,8 +105,8 @@ pub(crate) fn destroy_noted(
     tx.blank_idempotency_of(record.id)?;
     tx.delete_record(record.id)?;
     keys.extend(delete_subject(tx, record)?);
-    let Told { at, entry, tally, story } = told;
-    let erased = Erased { at, in_backups_by: at.plus(BACKUPS), entry: tx.next_entry(), line, keys };
+    let Told { at, in_backups_by, entry, tally, story } = told;
+    let erased = Erased { at, in_backups_by, entry: tx.next_entry(), line, keys };
     tx.put_tombstone(&TombstoneRow {
         digest: record.digest,
         tenant: record.tenant.clone(),
@@ -159,6 +161,11 @@ fn delete_subject(tx: &Tx<'_>, record: &RecordRow) -> Result<Option<(DekId, Epoc
 }
 
 impl Vault {
+    /// When no backup can open any more what goes at that instant, by the schedule of the keys.
+    pub(crate) fn in_backups_by(&self, at: Timestamp) -> Timestamp {
+        at.plus(self.inner.parts.keys.schedule.horizon())
+    }
+
     /// Truncates the write-ahead log, so that nothing of what was destroyed stays in it. Readers hold it for microseconds; one
     /// that holds it for longer makes this answer `Unavailable`, and asking again goes on from here.
     pub(crate) async fn truncate_log(&self) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Field, Outcome, Purpose};
 use crate::policy::release::{Access, Permit, decide};
+use crate::policy::retention::Piece;
 use crate::store::{StoreError, View};
 
 /// Which fields of one record, and why.
@@ -166,6 +167,9 @@ fn open(view: &View<'_>, loaded: &Loaded, fields: &[Field], permit: &Permit) -> 
             let access = permit.access(field);
             if access == Access::Deny {
                 return Ok(plain(Outcome::Denied));
+            }
+            if loaded.is_over(Piece::Whole(field)) {
+                return Ok(plain(Outcome::Expired));
             }
             if !loaded.row.fields.holds(field) {
                 return Ok(plain(Outcome::NotSet));

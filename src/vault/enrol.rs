@@ -49,6 +49,8 @@ pub struct Enrolled {
     pub enrolment: Enrolment,
     /// Of the certificate it was last seen with since the start.
     pub certificate_good_until: Option<Timestamp>,
+    /// When it was refused too often.
+    pub locked_out_until: Option<Timestamp>,
 }
 
 impl Vault {
@@ -118,6 +120,9 @@ impl Vault {
             Ok((Ok(changed.clone()), Some(changed)))
         };
         let answer = self.change_caller("suspend_caller", write).await.and_then(|answer| answer);
+        if let (Ok(suspended), None) = (&answer, certificate) {
+            self.end_lock_out(&suspended.id);
+        }
         Ok(self.enrolled(self.watch(&watched, answer).await?))
     }
 
@@ -222,7 +227,8 @@ impl Vault {
 
     fn enrolled(&self, enrolment: Enrolment) -> Enrolled {
         let certificate_good_until = self.certificate_of(&enrolment.id);
-        Enrolled { enrolment, certificate_good_until }
+        let locked_out_until = self.locked_out_until(&enrolment.id);
+        Enrolled { enrolment, certificate_good_until, locked_out_until }
     }
 }
 
@@ -270,7 +276,7 @@ pub fn enrol_on_the_machine(
 }
 
 impl Named {
-    fn of(&self, call: &Call) -> CallerId {
+    pub(crate) fn of(&self, call: &Call) -> CallerId {
         CallerId { tenant: call.caller.tenant.clone(), role: self.role, name: self.name.clone() }
     }
 }
@@ -288,7 +294,7 @@ fn update(tx: &mut Tx<'_>, enrolment: Enrolment) -> Result<Enrolment, StoreError
     Ok(next)
 }
 
-fn whom(id: &CallerId, certificate: Option<CertificateHash>) -> Whom {
+pub(crate) fn whom(id: &CallerId, certificate: Option<CertificateHash>) -> Whom {
     let (role, name) = (id.role, id.name.clone());
     match certificate {
         None => Whom::Caller { role, name },

@@ -53,7 +53,7 @@ impl Vault {
                 Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
                 Found::Erased(tombstone) => {
                     self.truncate_log().await?;
-                    self.log(draft.clone().action(Action::Replay).done()).await?;
+                    self.log_as("erase", draft.clone().action(Action::Replay).done()).await?;
                     return Ok(self.gone(&tombstone));
                 }
                 Found::Live(loaded) => loaded,
@@ -61,7 +61,8 @@ impl Vault {
             if let Some(kind) = found.1 {
                 return self.refuse(about(draft, &loaded), RefusalCode::Held, Error::Held(kind)).await;
             }
-            let told = Told { at: now, entry: about(draft, &loaded).done(), tally: None, story: None };
+            let (in_backups_by, entry) = (self.in_backups_by(now), about(draft, &loaded).done());
+            let told = Told { at: now, in_backups_by, entry, tally: None, story: None };
             let row = once.row(loaded.row.id, digest, Vec::new(), now)?;
             let (record, reason) = (loaded.row, ask.reason);
             let write = move |tx: &mut Tx<'_>| {

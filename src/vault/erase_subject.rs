@@ -20,6 +20,7 @@ use super::destroy::{Told, clear, destroy, in_force};
 use super::hold::Which;
 use super::loaded::{Held, Loaded};
 use super::once::Once;
+use super::stage::next_due;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, RequestId};
 use crate::crypto::mac::index_tag;
@@ -70,11 +71,11 @@ pub enum SubjectNews {
     Progress(u64),
     /// The signed receipt of one record.
     Receipt(String),
-    Kept(Kept),
+    Kept(KeptRecord),
 }
 
 /// A record that must stay for now.
-pub struct Kept {
+pub struct KeptRecord {
     /// `None`: the record was altered outside the vault, and is left to a person.
     pub token: Option<Token>,
     pub class: Class,
@@ -179,7 +180,7 @@ impl Vault {
         tenant: &TenantId,
         reference: &CustomerReference,
     ) -> Result<Option<SubjectRow>, StoreError> {
-        for epoch in self.keyring().epochs() {
+        for epoch in view.keyring().epochs() {
             let tag = index_tag(epoch, tenant, REFERENCE, reference.expose().as_bytes());
             if let Some(row) = view.subject_by_tag(&tag)? {
                 return Ok(Some(row));
@@ -256,7 +257,7 @@ impl Vault {
             let read = self.store().read(|view| {
                 let Some(subject) = view.subject(id)? else { return Ok(None) };
                 let (Some(leaving), Some(after)) = (subject.leaving, subject.unseen) else { return Ok(None) };
-                let ids = view.records_of(id, after, CHUNK)?;
+                let ids = view.record_ids_of(id, after.0, CHUNK)?;
                 let judged: Result<Vec<_>, StoreError> =
                     ids.iter().map(|id| self.judge_leaving(view, *id, leaving, now)).collect();
                 let unseen = ids.last().copied().filter(|_| ids.len() == CHUNK);
@@ -306,14 +307,17 @@ impl Vault {
             match judged {
                 Judged::Goes(loaded) => {
                     let entry = draft.clone().about(loaded.row.class, Some(loaded.tag)).done();
-                    going.push((loaded.row, Told { at: now, entry, tally: None, story: Some(story) }));
+                    let in_backups_by = self.in_backups_by(now);
+                    going.push((loaded.row, Told { at: now, in_backups_by, entry, tally: None, story: Some(story) }));
                 }
                 // The index must know when it goes by itself.
-                Judged::Stays(loaded) if loaded.row.due != loaded.due.at => {
-                    let version = loaded.row.version + 1;
-                    staying.push(RecordRow { due: loaded.due.at, version, ..loaded.row });
+                Judged::Stays(loaded) => {
+                    let due = next_due(&loaded.due, &loaded.stages, loaded.row.fields);
+                    if due != loaded.row.due {
+                        let version = loaded.row.version + 1;
+                        staying.push(RecordRow { due, version, ..loaded.row });
+                    }
                 }
-                Judged::Stays(_) => {}
                 Judged::Altered => {
                     altered.push(draft.clone().action(Action::Tamper).refused(RefusalCode::Tampered));
                 }
@@ -368,7 +372,7 @@ impl Vault {
         let now = self.now();
         let (last, kept) = self.store().read(|view| {
             let leaving = view.subject(subject)?.and_then(|subject| subject.leaving);
-            let ids = view.records_of(subject, after, CHUNK)?;
+            let ids = view.record_ids_of(subject, after.0, CHUNK)?;
             let mut kept = Vec::new();
             if let Some(leaving) = leaving {
                 for id in &ids {
@@ -397,7 +401,7 @@ impl Vault {
         id: RecordId,
         leaving: Leaving,
         now: Timestamp,
-    ) -> Result<Option<Kept>, StoreError> {
+    ) -> Result<Option<KeptRecord>, StoreError> {
         let Some(row) = view.record(id)? else { return Ok(None) };
         if !leaving.concerns(row.stored_at) {
             return Ok(None);
@@ -412,7 +416,7 @@ impl Vault {
         let (loaded, token) = match opened() {
             Ok(opened) => opened,
             Err(StoreError::Tampered { .. } | StoreError::Corrupt { .. }) => {
-                return Ok(Some(Kept { token: None, class, why: Keeping::Tampered, until: None }));
+                return Ok(Some(KeptRecord { token: None, class, why: Keeping::Tampered, until: None }));
             }
             Err(error) => return Err(error),
         };
@@ -422,7 +426,7 @@ impl Vault {
             Some(kind) => (Keeping::Held(kind), None),
             None => (Keeping::Waiting(loaded.due.waiting_for), Some(loaded.due.at)),
         };
-        Ok(Some(Kept { token: Some(token), class, why, until }))
+        Ok(Some(KeptRecord { token: Some(token), class, why, until }))
     }
 }
 

@@ -36,6 +36,12 @@ pub enum Error {
     Held(HoldKind),
     #[error("the record is not erased")]
     NotErased,
+    #[error("the epoch is active, or something lies under it")]
+    EpochInUse,
+    #[error("the keyring could not be saved in all its places")]
+    KeyringNotSaved,
+    #[error("no next root key can be used")]
+    NoNextRoot,
     #[error("the approval is decided, used or out of time")]
     ApprovalOver,
 }

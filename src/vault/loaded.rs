@@ -10,6 +10,7 @@ use super::error::{Error, unopened};
 use crate::audit::entry::SubjectTag;
 use crate::crypto::envelope::{Dek, Plaintext, Sealed, WrappedDek, open, unwrap};
 use crate::crypto::slot::{DekUse, Part, SealSlot};
+use crate::domain::fault::{Fault, planted};
 use crate::domain::field::FieldValue;
 use crate::domain::id::{DekId, RecordId};
 use crate::domain::time::Timestamp;
@@ -17,7 +18,7 @@ use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Field;
 use crate::policy::facts::Facts;
 use crate::policy::release::{Access, Permit};
-use crate::policy::retention::Due;
+use crate::policy::retention::{Due, Piece};
 use crate::store::rows::{GrantRow, RecordRow, SubjectRow, TombstoneRow};
 use crate::store::{StoreError, View};
 
@@ -34,7 +35,11 @@ pub(crate) struct Loaded {
     pub(crate) subject: SubjectRow,
     pub(crate) facts: Facts,
     pub(crate) due: Due,
+    /// The pieces that go before the record, each with its own due.
+    pub(crate) stages: Vec<(Piece, Due)>,
     pub(crate) tag: SubjectTag,
+    /// When it was loaded: what is over by then is not released.
+    at: Timestamp,
 }
 
 /// Why a field may be opened.
@@ -45,6 +50,8 @@ pub(crate) enum Why<'a> {
     Reseal,
     /// Its country is counted, as the record goes.
     Count,
+    /// Its tag in the index is made anew.
+    Reindex,
 }
 
 /// The code of a sealed part within its record: a field's own, or one beyond every field's.
@@ -71,8 +78,9 @@ impl Vault {
         let facts = Facts::from_bytes(row.class, row.stored_at, &row.facts).ok_or_else(|| corrupt("facts"))?;
         let subject = view.subject(row.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
         let due = self.due_of(&row, &subject, &facts)?.ok_or_else(|| corrupt("class"))?;
+        let stages = self.policy_of(&row)?.stages(&facts);
         let tag = self.tag_of(view, &subject, now)?;
-        Ok(Loaded { row, subject, facts, due, tag })
+        Ok(Loaded { row, subject, facts, due, stages, tag, at: now })
     }
 
     /// When a record with these facts is due: by the policy it was collected under, or because its subject leaves.
@@ -111,6 +119,26 @@ impl Loaded {
         self.due.at <= now
     }
 
+    /// Whether the piece was here, and its own retention is over; the record's may not be.
+    pub(crate) fn is_over(&self, piece: Piece) -> bool {
+        if planted(Fault::StageReadable) {
+            return false;
+        }
+        self.row.fields.is_over(piece) || self.row.fields.holds_piece(piece) && self.is_stage_due(piece, self.at)
+    }
+
+    /// The pieces still held whose own retention is over by `mark`.
+    pub(crate) fn ripe(&self, mark: Timestamp) -> Vec<Piece> {
+        let fields = self.row.fields;
+        let is_ripe =
+            |piece: &Piece| fields.holds_piece(*piece) && (fields.is_over(*piece) || self.is_stage_due(*piece, mark));
+        Piece::all().filter(is_ripe).collect()
+    }
+
+    fn is_stage_due(&self, piece: Piece, at: Timestamp) -> bool {
+        self.stages.iter().any(|(stage, due)| *stage == piece && due.at <= at)
+    }
+
     /// The key of the current revision.
     pub(crate) fn key(&self, view: &View<'_>) -> Result<Dek, StoreError> {
         self.unwrap(view, self.row.dek, DekUse::Revision(self.row.revision))
@@ -144,12 +172,20 @@ impl Loaded {
     ) -> Result<Option<FieldValue>, StoreError> {
         match why {
             Why::Release(permit) if permit.access(field) == Access::Deny => return Ok(None),
+            Why::Release(_) if self.is_over(Piece::Whole(field)) => return Ok(None),
             Why::Count if field != Field::Address => return Ok(None),
-            Why::Release(_) | Why::Reseal | Why::Count => {}
+            Why::Reindex if !matches!(field, Field::Email | Field::Phone) => return Ok(None),
+            Why::Release(_) | Why::Reseal | Why::Count | Why::Reindex => {}
         }
         let plaintext = self.open_part(view, key, Part::Field(field))?;
         let value = FieldValue::from_bytes(field, plaintext.expose());
-        value.map(Some).ok_or(StoreError::Corrupt { table: "sealed", column: "bytes" })
+        let value = value.ok_or(StoreError::Corrupt { table: "sealed", column: "bytes" })?;
+        Ok(Some(match (value, why) {
+            (FieldValue::Address(address), Why::Release(_)) if self.is_over(Piece::AddressLines) => {
+                FieldValue::Address(address.without_lines())
+            }
+            (value, _) => value,
+        }))
     }
 
     pub(crate) fn open_part(&self, view: &View<'_>, key: &Dek, part: Part) -> Result<Plaintext, StoreError> {
@@ -158,7 +194,7 @@ impl Loaded {
     }
 }
 
-/// Proof that an audit entry is on disk; only `Vault::log_read` makes one.
+/// Proof that an audit entry is on disk; only `Vault::log_read` and its twin for threads make one.
 #[must_use]
 pub(crate) struct Receipt {
     _logged: (),
@@ -185,6 +221,14 @@ impl Vault {
         F: Fn(&mut crate::store::Tx<'_>) -> Result<bool, StoreError> + Send + 'static,
     {
         Ok(self.store().run(name, write).await?.then_some(Receipt { _logged: () }))
+    }
+
+    /// `log_read` for plain threads.
+    pub(crate) fn log_read_blocking<F>(&self, name: &'static str, write: F) -> Result<Option<Receipt>, Error>
+    where
+        F: Fn(&mut crate::store::Tx<'_>) -> Result<bool, StoreError> + Send + 'static,
+    {
+        Ok(self.store().run_blocking(name, write)?.then_some(Receipt { _logged: () }))
     }
 }
 

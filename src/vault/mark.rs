@@ -37,7 +37,7 @@ impl Mark {
         let now = clock.now();
         let fresh = State { mark: now, boot: clock.boot(), boot_id: clock.boot_id() };
         let state = match view.meta_i64("mark")? {
-            None if view.audit_frontier()?.size() == 0 => fresh,
+            None if view.audit_tip()?.entries() == 0 => fresh,
             // Saved before the log's first entry: if it is gone, someone deleted it.
             None => return Err(StoreError::Tampered { table: "meta" }),
             Some(NEVER) => fresh,
@@ -52,7 +52,7 @@ impl Mark {
 
     /// Notes, before what will be the log's first entry, that no vault has served this store yet.
     pub(crate) fn not_yet(tx: &Tx<'_>) -> Result<(), StoreError> {
-        let is_new = tx.meta_i64("mark")?.is_none() && tx.audit_frontier()?.size() == 0;
+        let is_new = tx.meta_i64("mark")?.is_none() && tx.audit_tip()?.entries() == 0;
         if is_new { tx.set_meta_i64("mark", NEVER) } else { Ok(()) }
     }
 

@@ -2,23 +2,29 @@
 //! effect: the same request is answered as before, another one is refused. What is kept are keyed digests; an erasure blanks
 //! the request's, and from then on the key answers "erased".
 
+use sha2::{Digest, Sha256};
+
 use super::call::{Call, Draft};
 use super::{Error, Vault};
 use crate::audit::entry::RefusalCode;
+use crate::crypto::keyring::EpochKeys;
 use crate::crypto::mac::idempotency_digest;
 use crate::domain::field::IdempotencyKey;
 use crate::domain::id::RecordId;
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::token::TokenDigest;
-use crate::store::rows::IdempotencyRow;
+use crate::store::rows::{IdempotencyRow, NewIdempotency};
 use crate::store::{StoreError, View};
 
 /// How long a key is remembered.
 pub(crate) const WINDOW: i64 = 7 * DAY;
 
-/// A key and its request, digested under every living epoch, the active one first.
+/// A key and its request. What is kept of them here is not keyed yet and never stored: it is keyed under the epochs of whichever
+/// keyring is asked about, as that may change between two tries.
 pub(crate) struct Once {
-    digests: Vec<([u8; 16], [u8; 16])>,
+    vault: Vault,
+    key: [u8; 32],
+    request: [u8; 32],
 }
 
 impl Vault {
@@ -26,13 +32,19 @@ impl Vault {
     pub(crate) fn once(&self, call: &Call, verb: &'static str, key: &IdempotencyKey, request: &[&[u8]]) -> Once {
         let path = call.caller.path();
         let scope = [path.as_bytes(), verb.as_bytes()];
-        let digests = self.keyring().epochs().map(|epoch| {
-            let key = idempotency_digest(epoch, &[b"key", scope[0], scope[1], key.expose().as_bytes()]);
-            let request: Vec<&[u8]> = [&[b"request".as_slice()], scope.as_slice(), request].concat();
-            (key, idempotency_digest(epoch, &request))
-        });
-        Once { digests: digests.collect() }
+        let key = [&scope[..], &[key.expose().as_bytes()]].concat();
+        Once { vault: self.clone(), key: framed(&key), request: framed(&[&scope[..], request].concat()) }
     }
+}
+
+/// SHA-256 over length-prefixed parts.
+fn framed(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 impl Vault {
@@ -51,12 +63,12 @@ impl Vault {
 impl Once {
     /// What the key has led to; an error when that was another request, or what it led to is erased.
     pub(crate) fn before(&self, view: &View<'_>) -> Result<Option<IdempotencyRow>, Error> {
-        for (key, request) in &self.digests {
-            let Some(row) = view.idempotency(key)? else { continue };
+        for epoch in view.keyring().epochs() {
+            let Some(row) = view.idempotency(&self.key_under(epoch))? else { continue };
             if row.request == [0; 16] {
                 return Err(Error::Erased);
             }
-            if row.request != *request {
+            if row.request != self.request_under(epoch) {
                 return Err(Error::KeyReused);
             }
             return Ok(Some(row));
@@ -66,8 +78,8 @@ impl Once {
 
     /// The row of a key whose request and answer were forgotten with what it led to.
     pub(crate) fn blanked(&self, view: &View<'_>) -> Result<Option<IdempotencyRow>, StoreError> {
-        for (key, _) in &self.digests {
-            if let Some(row) = view.idempotency(key)?.filter(|row| row.request == [0; 16]) {
+        for epoch in view.keyring().epochs() {
+            if let Some(row) = view.idempotency(&self.key_under(epoch))?.filter(|row| row.request == [0; 16]) {
                 return Ok(Some(row));
             }
         }
@@ -81,8 +93,20 @@ impl Once {
         token: TokenDigest,
         result: Vec<u8>,
         now: Timestamp,
-    ) -> Result<IdempotencyRow, StoreError> {
-        let (digest, request) = *self.digests.first().ok_or(StoreError::Closed)?;
-        Ok(IdempotencyRow { digest, request, record, token, result, recorded_at: now })
+    ) -> Result<NewIdempotency, StoreError> {
+        let keyring = self.vault.keyring();
+        let active = keyring.active();
+        let (digest, request) = (self.key_under(active), self.request_under(active));
+        let row = IdempotencyRow { digest, request, record, token, result, recorded_at: now };
+        let elsewhere = keyring.epochs().skip(1).map(|epoch| self.key_under(epoch)).collect();
+        Ok(NewIdempotency { row, epoch: active.number(), elsewhere })
+    }
+
+    fn key_under(&self, epoch: &EpochKeys) -> [u8; 16] {
+        idempotency_digest(epoch, &[b"key", &self.key])
+    }
+
+    fn request_under(&self, epoch: &EpochKeys) -> [u8; 16] {
+        idempotency_digest(epoch, &[b"request", &self.request])
     }
 }

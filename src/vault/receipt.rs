@@ -9,13 +9,9 @@ use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::audit::receipt::Receipt;
 use crate::crypto::note::key_text;
-use crate::domain::time::{DAY, Timestamp};
+use crate::domain::time::Timestamp;
 use crate::domain::token::{Token, TokenDigest};
 use crate::store::rows::TombstoneRow;
-
-/// How long a backup can still open what was erased: an epoch is active for 14 days, what it wrapped is rewrapped within 2,
-/// and it is kept for another 14 so that the backups of those days can be restored; then it is destroyed.
-pub(crate) const BACKUPS: i64 = (14 + 2 + 14) * DAY;
 
 /// That a record is gone.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,6 +6,7 @@ use super::describe::due_by;
 use super::loaded::{Found, Loaded};
 use super::once::Once;
 use super::shipment::end_grants;
+use super::stage::next_due;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, Entry, RefusalCode};
@@ -84,9 +85,15 @@ impl Vault {
     pub(crate) fn with_event(&self, loaded: &Loaded, event: Event) -> Result<(RecordRow, Reported), Error> {
         let mut facts = loaded.facts.clone();
         facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
+        let policy = self.policy_of(&loaded.row)?;
         let due = self.due_of(&loaded.row, &loaded.subject, &facts)?.ok_or(Error::Tampered { table: "record" })?;
-        let row =
-            RecordRow { facts: facts.to_bytes(), due: due.at, version: loaded.row.version + 1, ..loaded.row.clone() };
+        // What is over stays over, even if the event would have held it up: it came too late for that.
+        let ripe = loaded.ripe(self.inner.mark.tick(self.clock()));
+        let fields = ripe.iter().fold(loaded.row.fields, |fields, piece| fields.with_over(*piece));
+        let next = next_due(&due, &policy.stages(&facts), fields);
+        let next = if ripe.is_empty() { next } else { next.min(loaded.row.due) };
+        let (facts, version) = (facts.to_bytes(), loaded.row.version + 1);
+        let row = RecordRow { facts, fields, due: next, version, ..loaded.row.clone() };
         Ok((row, Reported { due: due.at, due_by: due_by(&due) }))
     }
 

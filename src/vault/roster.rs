@@ -46,6 +46,15 @@ impl Roster {
         Ok((roster, forged))
     }
 
+    fn welcome(&self, caller: &Caller) -> Result<(), Unwelcome> {
+        let callers = self.callers.load();
+        if let Some(enrolment) = callers.get(&caller.path()) {
+            return enrolment.admit(caller);
+        }
+        let named = |one: &Enrolment| one.id.tenant == caller.tenant && one.id.name == caller.name;
+        Err(if callers.values().any(named) { Unwelcome::RoleMismatch } else { Unwelcome::NotEnrolled })
+    }
+
     /// Takes a committed change in; of two, the later stays, whichever comes first.
     fn apply(&self, enrolment: Enrolment) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,15 +80,24 @@ impl Roster {
     }
 }
 
+/// The roster of a vault that is closed: it holds no key and changes no more.
+pub struct Welcomes(Arc<Roster>);
+
+impl Welcomes {
+    pub fn welcome(&self, caller: &Caller) -> Result<(), Unwelcome> {
+        self.0.welcome(caller)
+    }
+}
+
 impl Vault {
     /// Whether the caller's enrolment lets it in, as things stand now. Asked on every request and every message of a stream.
     pub fn welcome(&self, caller: &Caller) -> Result<(), Unwelcome> {
-        let callers = self.inner.roster.callers.load();
-        if let Some(enrolment) = callers.get(&caller.path()) {
-            return enrolment.admit(caller);
-        }
-        let named = |one: &Enrolment| one.id.tenant == caller.tenant && one.id.name == caller.name;
-        Err(if callers.values().any(named) { Unwelcome::RoleMismatch } else { Unwelcome::NotEnrolled })
+        self.inner.roster.welcome(caller)
+    }
+
+    /// Who is in force now, to be asked when the vault is closed.
+    pub fn welcomes(&self) -> Welcomes {
+        Welcomes(Arc::clone(&self.inner.roster))
     }
 
     /// Logs that an authentic certificate was refused.
@@ -122,6 +140,12 @@ impl Vault {
         self.inner.roster.seen.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }
 
+    /// Whoever was seen since the start, and until when its certificate is good.
+    pub(crate) fn certificates_seen(&self) -> Vec<(CallerId, Timestamp)> {
+        let seen = self.inner.roster.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(id, until)| (id.clone(), *until)).collect()
+    }
+
     /// What an operator of the tenant should know of its callers. `now` is the clock that certificates go by.
     pub fn caller_warnings(&self, tenant: &TenantId, now: Timestamp) -> Vec<String> {
         let seen = self.inner.roster.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,6 +155,11 @@ impl Vault {
             format!("the certificate of {id} has {days} days left")
         })
         .collect()
+    }
+
+    /// How many callers, of all tenants, have a certificate that runs out soon.
+    pub fn certificate_warnings(&self, now: Timestamp) -> usize {
+        self.certificates_seen().iter().filter(|(_, until)| until.since(now) < SOON).count()
     }
 
     /// Whether anybody at all may come in.

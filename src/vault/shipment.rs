@@ -16,6 +16,7 @@ use crate::domain::id::{CallerName, DekId, GrantId, RecordId, Revision, TenantId
 use crate::domain::time::{DAY, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{EventKind, Field};
+use crate::policy::retention::Piece;
 use crate::store::rows::{DekRow, GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -69,7 +70,8 @@ impl Vault {
                 Found::Live(loaded) => loaded,
             };
             let draft = about(draft, &loaded);
-            if loaded.is_due(now) {
+            let is_over = |piece| loaded.is_over(piece);
+            if loaded.is_due(now) || is_over(Piece::Whole(Field::Address)) || is_over(Piece::AddressLines) {
                 return self.refuse(draft, RefusalCode::Expired, Error::Expired).await;
             }
             window(ask, now)?;
@@ -167,8 +169,8 @@ impl Vault {
         carrier: &CallerName,
         serial: &Serial,
     ) -> Result<Option<GrantRow>, StoreError> {
-        for epoch in self.keyring().epochs() {
-            if let Some(grant) = view.grant_by_tag(&serial_tag(epoch, tenant, carrier, serial))? {
+        for epoch in view.keyring().epochs() {
+            if let Some(grant) = view.grant_by_tag(&serial_tag(epoch, tenant, carrier, serial.expose().as_bytes()))? {
                 return Ok(Some(grant));
             }
         }
@@ -176,7 +178,8 @@ impl Vault {
     }
 
     fn sealed_grant(&self, record: &RecordRow, ask: &GrantShipment) -> Result<(GrantRow, DekRow), StoreError> {
-        let epoch = self.keyring().active();
+        let keyring = self.keyring();
+        let epoch = keyring.active();
         let (id, dek) = (GrantId(self.store().allocate()?), DekId(self.store().allocate()?));
         let key = Dek::generate(self.entropy());
         let wrap_slot = record.wrap_slot(epoch.number(), dek, DekUse::Grant(id));
@@ -189,7 +192,7 @@ impl Vault {
             record: record.id,
             parcel: ask.parcel,
             carrier: ask.carrier.clone(),
-            tag: Some(serial_tag(epoch, &record.tenant, &ask.carrier, &ask.serial)),
+            tag: Some(serial_tag(epoch, &record.tenant, &ask.carrier, ask.serial.expose().as_bytes())),
             not_before: ask.not_before,
             not_after: ask.not_after,
             read_limit: ask.read_limit,
@@ -242,7 +245,9 @@ pub(crate) fn ends(kind: EventKind, ordinal: u32, parcel: u32) -> bool {
         | EventKind::RefundOpened
         | EventKind::RefundSettled
         | EventKind::AccountActive
-        | EventKind::AccountCancelled => false,
+        | EventKind::AccountCancelled
+        | EventKind::ClearingRequested
+        | EventKind::MinorFound => false,
     }
 }
 
@@ -251,8 +256,8 @@ pub(crate) fn serial_slot<'a>(tenant: &'a TenantId, record: &RecordRow, id: Gran
     SealSlot { tenant, record: record.id, part: Part::Serial(id), revision: Revision(0), dek }
 }
 
-fn serial_tag(epoch: &EpochKeys, tenant: &TenantId, carrier: &CallerName, serial: &Serial) -> IndexTag {
-    let value = [carrier.as_str().as_bytes(), &[0], serial.expose().as_bytes()].concat();
+pub(crate) fn serial_tag(epoch: &EpochKeys, tenant: &TenantId, carrier: &CallerName, serial: &[u8]) -> IndexTag {
+    let value = [carrier.as_str().as_bytes(), &[0], serial].concat();
     index_tag(epoch, tenant, "serial", &value)
 }
 

@@ -16,6 +16,7 @@ use super::loaded::{Loaded, Why};
 use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::envelope::{Dek, Sealed, WrappedDek, open, unwrap, wrap};
+use crate::crypto::keyring::Keyring;
 use crate::crypto::slot::{Part, SealSlot};
 use crate::domain::field::{FieldReason, FieldValue};
 use crate::domain::id::{RecordId, Revision, TenantId};
@@ -97,8 +98,10 @@ impl Vault {
             return Ok(());
         }
         let key = Dek::generate(self.entropy());
-        let number = self.store().read(|view| first_not_closed(view, tenant, at))?;
-        let row = self.wrapped_month(tenant, number, &key)?;
+        let row = self.store().read(|view| {
+            let number = first_not_closed(view, tenant, at)?;
+            self.wrapped_month(view.keyring(), tenant, number, &key)
+        })?;
         let begin = move |tx: &mut Tx<'_>| match tx.month(&row.tenant, row.month)? {
             Some(_) => Ok(()),
             None => tx.put_month(&row),
@@ -106,23 +109,26 @@ impl Vault {
         Ok(self.store().run("begin_month", begin).await?)
     }
 
-    fn wrapped_month(&self, tenant: &TenantId, month: i64, key: &Dek) -> Result<MonthRow, StoreError> {
-        let epoch = self.keyring().active();
+    fn wrapped_month(
+        &self,
+        keyring: &Keyring,
+        tenant: &TenantId,
+        month: i64,
+        key: &Dek,
+    ) -> Result<MonthRow, StoreError> {
+        let epoch = keyring.active();
         let open = |key| MonthState::Open { epoch: epoch.number(), key };
         let row = MonthRow { tenant: tenant.clone(), month, state: open(Vec::new()) };
         let wrapped = wrap(epoch, &row.wrap_slot(epoch.number()), key, self.entropy()).map_err(unopened("month"))?;
         Ok(MonthRow { state: open(wrapped.as_bytes().to_vec()), ..row })
     }
 
-    /// Closes what the mark has left, and keeps the keys of what it has not under the active epoch.
+    /// Closes what the mark has left.
     pub(crate) async fn tend_months(&self, tenant: &TenantId, mark: Timestamp) -> Result<(), Error> {
         let current = month_of(mark);
         for row in self.store().read(|view| view.months(tenant, i64::MIN, i64::MAX))? {
             match &row.state {
                 MonthState::Open { .. } if row.month < current => self.close(row, mark).await?,
-                MonthState::Open { epoch, .. } if *epoch != self.keyring().active().number() => {
-                    self.rewrap_month(row).await?;
-                }
                 MonthState::Open { .. } | MonthState::Closed { .. } => {}
             }
         }
@@ -162,14 +168,10 @@ impl Vault {
         self.truncate_log().await
     }
 
-    async fn rewrap_month(&self, row: MonthRow) -> Result<(), Error> {
-        let key = self.store().read(|view| month_key(view, &row));
-        let Ok(key) = key else {
-            tracing::error!("the key of an open month of statistics cannot be opened; the month will not be published");
-            return Ok(());
-        };
-        let rewrapped = self.wrapped_month(&row.tenant, row.month, &key)?;
-        Ok(self.store().run("rewrap_month", move |tx| tx.put_month(&rewrapped)).await?)
+    /// An open month with its key under the active epoch.
+    pub(super) fn rewrapped_month(&self, view: &View<'_>, row: &MonthRow) -> Result<MonthRow, StoreError> {
+        let key = month_key(view, row)?;
+        self.wrapped_month(view.keyring(), &row.tenant, row.month, &key)
     }
 }
 

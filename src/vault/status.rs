@@ -3,15 +3,29 @@
 use super::call::{Call, Draft};
 use super::{Error, Vault};
 use crate::audit::entry::Action;
+use crate::crypto::locked::{self, Memory};
 use crate::domain::id::{Epoch, Generation};
 use crate::domain::time::{HOUR, Timestamp};
+use crate::store::reserve::ReserveState;
 use crate::store::rows::Counts;
 
-/// Where the root key comes from, and what is wrong with that.
+/// Where the root key comes from, what confines the process that holds keys, and what is wrong with either.
 #[derive(Clone, Debug, Default)]
 pub struct RootStatus {
     pub source: String,
     pub warnings: Vec<String>,
+    pub confinement: Confinement,
+}
+
+/// How the kernel confines this process; not at all, by default, in one that is more than a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Confinement {
+    /// No core is written of it, and nobody of its user can attach a debugger.
+    pub no_core: bool,
+    /// The kernel's Landlock interface that restricts its files and ports; 0: nothing does.
+    pub landlock_abi: u32,
+    /// Only listed system calls are made.
+    pub seccomp: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -25,6 +39,8 @@ pub struct Status {
     pub active_epoch: Epoch,
     pub generation: Generation,
     pub root_source: String,
+    pub key_memory: Memory,
+    pub confinement: Confinement,
     pub mark: Timestamp,
     /// Destruction waits for a person.
     pub paused: bool,
@@ -39,13 +55,13 @@ impl Vault {
     pub async fn status(&self, call: &Call) -> Result<Status, Error> {
         // A store that takes no entries any more must still say why; there is nothing about anyone in it.
         if self.store().poisoned().is_none() {
-            self.log(Draft::of(call, Action::Status, self.now()).done()).await?;
+            self.log_as("status", Draft::of(call, Action::Status, self.now()).done()).await?;
         }
         let now = self.now();
         let mark = self.inner.mark.at();
-        let (mut counts, ledger, frontier) = self.store().read(|view| {
+        let (mut counts, ledger, tip) = self.store().read(|view| {
             let ledger = view.meta_i64("ledger_applied")?.unwrap_or(0);
-            Ok((view.counts(mark)?, ledger, view.audit_frontier()?))
+            Ok((view.counts(mark)?, ledger, view.audit_tip()?))
         })?;
         counts.oldest_due = self.oldest_waiting(mark)?;
         let mut warnings = self.inner.parts.root.warnings.clone();
@@ -54,6 +70,9 @@ impl Vault {
         if tampered > 0 {
             warnings
                 .push(format!("{tampered} due records fail their authentication and cannot be judged; see the log"));
+        }
+        if let Ok(notices) = self.inner.notices.lock() {
+            warnings.extend(notices.values().cloned());
         }
         if let Some(why) = self.store().poisoned() {
             warnings.push(format!("the store refuses until a restart: {why}"));
@@ -65,17 +84,29 @@ impl Vault {
         if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
             warnings.push("the sweeper is more than an hour behind".to_owned());
         }
+        if self.store().reserve() == ReserveState::Released {
+            warnings.push(format!(
+                "the disk is full: only what takes away is done, out of the reserve; it is over when {} bytes are free",
+                self.store().reserve_bytes()
+            ));
+        }
+        warnings.extend(self.lock_out_warnings(&call.caller.tenant));
+        warnings.extend(self.key_warnings()?);
+        let keyring = self.keyring();
+        warnings.extend(self.held_back(&call.caller.tenant));
         let policy = self.inner.parts.policies.get(&call.caller.tenant);
         Ok(Status {
             now,
             started_at: self.inner.started_at,
             counts,
-            audit_entries: frontier.size(),
-            audit_root: frontier.root(),
+            audit_entries: tip.entries(),
+            audit_root: tip.frontier.root(),
             ledger_entries: u64::try_from(ledger).unwrap_or(0),
-            active_epoch: self.keyring().active().number(),
-            generation: self.keyring().generation(),
+            active_epoch: keyring.active().number(),
+            generation: keyring.generation(),
             root_source: self.inner.parts.root.source.clone(),
+            key_memory: locked::weakest(),
+            confinement: self.inner.parts.root.confinement,
             mark,
             paused,
             policy: policy.map(|policy| (policy.id().to_owned(), policy.version().0)),
@@ -85,7 +116,7 @@ impl Vault {
 
     /// An operator vouches for the wall clock; destruction goes by it from now on.
     pub async fn confirm_clock(&self, call: &Call) -> Result<Timestamp, Error> {
-        self.log(Draft::of(call, Action::ConfirmClock, self.now()).done()).await?;
+        self.log_as("confirm_clock", Draft::of(call, Action::ConfirmClock, self.now()).done()).await?;
         let mark = self.inner.mark.confirm(self.clock());
         self.store().run("confirm_clock", self.inner.mark.saver()).await?;
         Ok(mark)

@@ -1,6 +1,6 @@
-//! The sweeper: destroys what is due, a few records at a time, by the mark. INVARIANT: a record is destroyed only if its own
-//! facts, authenticated and recomputed, make it due by the mark, and no hold stands against it; the `due` column only says
-//! where to look. Far more than was forecast is not destroyed before a person has looked (`vault::pause`).
+//! The sweeper: destroys what is due, a few records at a time, by the mark. INVARIANT: a record, or a piece of one, is destroyed
+//! only if its own facts, authenticated and recomputed, make it due by the mark, and no hold stands against it; the `due` column
+//! only says where to look. Far more than was forecast is not destroyed before a person has looked (`vault::pause`).
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -11,6 +11,7 @@ use super::hold::HISTORY;
 use super::loaded::{Found, Loaded};
 use super::once::WINDOW;
 use super::pause::save_window;
+use super::stage::{STAGED, Staged};
 use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, RequestId};
 use crate::domain::id::{RecordId, SubjectId};
@@ -32,6 +33,8 @@ const SAVE: i64 = MINUTE;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Swept {
     pub destroyed: usize,
+    /// Records that went on without a piece of theirs.
+    pub staged: usize,
     /// There was a whole chunk of something, so there may be more.
     pub more: bool,
 }
@@ -50,12 +53,16 @@ pub(crate) struct Progress {
     saved: Mutex<Option<Timestamp>>,
 }
 
-/// What the sweeper finds out about a record that the index has as due.
+/// What becomes of a record whose index has passed.
 enum Verdict {
-    Goes(Box<Due>),
-    /// A hold stands against it, and nobody reads it meanwhile.
+    /// Its index was out of date.
+    Stays,
+    /// A piece of it goes, and the rest stays.
+    GoesOn(Box<Staged>),
+    /// A hold stands against what would go, and nobody reads that meanwhile.
     Held,
-    NotDue,
+    /// All of it goes.
+    Over(Box<Due>),
 }
 
 /// A record that is due, why it is destroyed, and where it is counted.
@@ -73,7 +80,7 @@ struct Doomed {
     told: Told,
 }
 
-fn doomed(due: Due, request: RequestId, mark: Timestamp) -> Doomed {
+fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestamp) -> Doomed {
     let Due { loaded, reason, tally } = due;
     let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
     let (action, request) = match reason {
@@ -84,7 +91,7 @@ fn doomed(due: Due, request: RequestId, mark: Timestamp) -> Doomed {
     };
     let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
     let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-    let told = Told { at: mark, entry, tally, story: leaving.map(|leaving| leaving.story) };
+    let told = Told { at: mark, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
     Doomed { record: loaded.row, reason, told }
 }
 
@@ -98,9 +105,11 @@ impl Vault {
         let due = self.sweep_due(mark).await?;
         let expired_a_chunk = self.expire(mark).await?;
         self.sweep_months(mark).await?;
-        self.measure(mark, due.destroyed)?;
+        self.measure_sweep(mark)?;
+        metrics::counter!("strongroom_swept_total").increment(due.destroyed as u64);
         // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
-        Ok(Swept { destroyed: due.destroyed + left.destroyed, more: due.more || left.more || expired_a_chunk })
+        let (destroyed, more) = (due.destroyed + left.destroyed, due.more || left.more || expired_a_chunk);
+        Ok(Swept { destroyed, staged: due.staged, more })
     }
 
     /// What is due by the mark, as much of it as may go before someone must look.
@@ -119,23 +128,26 @@ impl Vault {
                 Err(error) => return Err(error),
             }
         }
-        let (mut due, mut put_aside) = (Vec::new(), false);
+        let (mut due, mut staged, mut put_aside) = (Vec::new(), Vec::new(), false);
         for id in ids {
-            match self.due_record(id, mark) {
-                Ok(Verdict::Goes(found)) => due.push(*found),
+            match self.judged(id, mark) {
+                Ok(Verdict::Over(found)) => due.push(*found),
+                Ok(Verdict::GoesOn(next)) => staged.push(*next),
                 Ok(Verdict::Held) => put_aside |= self.inner.sweeper.held.lock().is_ok_and(|mut set| set.insert(id)),
-                Ok(Verdict::NotDue) => {}
+                Ok(Verdict::Stays) => {}
                 Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
                 Err(error) => return Err(error),
             }
         }
-        if due.len() > left {
+        if due.len() + staged.len() > left {
             self.pause(window, mark).await?;
             due.truncate(left);
+            staged.truncate(left - due.len());
         }
         let destroyed = self.destroy_all(due, window, mark).await?;
+        let staged = self.stage_all(staged, window.after(destroyed as u64), mark).await?;
         // Without progress there is nothing to hurry for.
-        Ok(Swept { destroyed, more: whole_chunk && (destroyed > 0 || put_aside) })
+        Ok(Swept { destroyed, staged, more: whole_chunk && (destroyed + staged > 0 || put_aside) })
     }
 
     /// What a caller's erasure of a subject left undone, because the caller or the vault went away.
@@ -143,7 +155,11 @@ impl Vault {
         let ids = self.store().read(|view| view.subjects_unseen(CHUNK))?;
         let Some(id) = ids.into_iter().find(|id| !self.is_aside(*id)) else { return Ok(Swept::default()) };
         match self.leave(id).await {
-            Ok(destroyed) => Ok(Swept { destroyed: usize::try_from(destroyed.unwrap_or(0)).unwrap_or(0), more: true }),
+            Ok(destroyed) => Ok(Swept {
+                destroyed: usize::try_from(destroyed.unwrap_or(0)).unwrap_or(0),
+                more: true,
+                ..Swept::default()
+            }),
             Err(Error::Tampered { table }) => {
                 tracing::error!(table, subject = id.0, "a leaving subject fails its authentication and stays as it is");
                 if let Ok(mut set) = self.inner.sweeper.stuck.lock() {
@@ -182,11 +198,11 @@ impl Vault {
         })?)
     }
 
-    fn measure(&self, mark: Timestamp, destroyed: usize) -> Result<(), Error> {
+    /// How long what is due has waited, and whether it waits for a person.
+    pub(crate) fn measure_sweep(&self, mark: Timestamp) -> Result<(), Error> {
         let lag = self.oldest_waiting(mark)?.map_or(0, |due| mark.since(due).max(0)) / SECOND;
         metrics::gauge!("strongroom_sweep_lag_seconds").set(f64::from(i32::try_from(lag).unwrap_or(i32::MAX)));
         metrics::gauge!("strongroom_sweep_paused").set(f64::from(u8::from(self.is_paused()?)));
-        metrics::counter!("strongroom_swept_records_total").increment(destroyed as u64);
         Ok(())
     }
 
@@ -216,7 +232,7 @@ impl Vault {
     pub(crate) async fn replay_ledger(&self) -> Result<(), Error> {
         let applied = self.store().read(|view| view.meta_i64("ledger_applied"))?.unwrap_or(0);
         let applied = u64::try_from(applied).unwrap_or(0);
-        let pending = read_after(&self.store().paths().ledger, self.keyring(), applied)?;
+        let pending = read_after(&self.store().paths().ledger, &self.keyring(), applied)?;
         let Some((last, _)) = pending.last() else { return Ok(()) };
         let last = i64::try_from(*last).unwrap_or(i64::MAX);
         tracing::warn!(entries = pending.len(), "the erasure ledger is ahead of the database; applying it");
@@ -241,7 +257,8 @@ impl Vault {
             let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
             let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
             // It went when the ledger says, whenever this copy hears of it.
-            let told = Told { at: line.at, entry, tally, story: leaving.map(|leaving| leaving.story) };
+            let (at, in_backups_by) = (line.at, self.in_backups_by(line.at));
+            let told = Told { at, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
             let (record, number) = (loaded.row, *number);
             let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
             self.store().run("replay_ledger", write).await?;
@@ -251,12 +268,14 @@ impl Vault {
         Ok(())
     }
 
-    fn due_record(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
+    fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
         Ok(self.store().read(|view| {
-            let Some(row) = view.record(id)? else { return Ok(Verdict::NotDue) };
+            let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
             let loaded = self.loaded(view, row, mark)?;
             if !loaded.is_due(mark) {
-                return Ok(Verdict::NotDue);
+                let Some(next) = self.staged(view, &loaded, mark)? else { return Ok(Verdict::Stays) };
+                let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
+                return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
             }
             let reason = match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
                 (DueReason::Asked(reason), _) => reason,
@@ -267,7 +286,7 @@ impl Vault {
                 return Ok(Verdict::Held);
             }
             let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
-            Ok(Verdict::Goes(Box::new(Due { loaded, reason, tally: counted })))
+            Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
         })?)
     }
 
@@ -276,7 +295,8 @@ impl Vault {
             return Ok(0);
         }
         let request = self.new_request();
-        let rows: Vec<Doomed> = due.into_iter().map(|due| doomed(due, request, mark)).collect();
+        let rows: Vec<Doomed> =
+            due.into_iter().map(|due| doomed(due, request, mark, self.in_backups_by(mark))).collect();
         match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}
             answer => return answer,
@@ -331,7 +351,7 @@ impl Vault {
     async fn tell_of_tampering(&self) -> Result<(), Error> {
         let Some(tenant) = self.inner.parts.policies.keys().next().cloned() else { return Ok(()) };
         let draft = Draft::by_vault(&tenant, self.new_request(), Action::Tamper, self.now());
-        self.log(draft.refused(RefusalCode::Tampered)).await
+        self.log_as("sweep", draft.refused(RefusalCode::Tampered)).await
     }
 
     async fn save_mark(&self, mark: Timestamp) -> Result<(), Error> {
@@ -339,7 +359,11 @@ impl Vault {
         if saved.is_some_and(|saved| mark.since(saved) < SAVE) {
             return Ok(());
         }
-        self.store().run("save_mark", self.inner.mark.saver()).await?;
+        match self.store().run("save_mark", self.inner.mark.saver()).await {
+            // An older mark destroys later; what is due by this one must not wait for room to save it.
+            Err(StoreError::DiskFull) => return Ok(()),
+            saved => saved?,
+        }
         if let Ok(mut saved) = self.inner.sweeper.saved.lock() {
             *saved = Some(mark);
         }

@@ -5,10 +5,12 @@ use super::call::{Call, Draft};
 use super::erase_subject::REFERENCE;
 use super::error::unopened;
 use super::loaded::{Found, Held, Loaded, part_code};
+use super::stage::next_due;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, SubjectTag};
 use crate::crypto::entropy::array;
 use crate::crypto::envelope::{Dek, seal, wrap};
+use crate::crypto::keyring::Keyring;
 use crate::crypto::mac::index_tag;
 use crate::crypto::slot::{DekUse, Part, SealSlot, WrapSlot};
 use crate::domain::field::{CustomerReference, FieldReason, FieldValue, IdempotencyKey};
@@ -17,7 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, Outcome};
 use crate::policy::facts::Facts;
-use crate::store::rows::{DekRow, FieldSet, IdempotencyRow, RecordRow, SubjectRow};
+use crate::store::rows::{DekRow, FieldSet, IdempotencyRow, IndexRow, NewIdempotency, RecordRow, SubjectRow};
 use crate::store::{StoreError, Tx, View};
 
 pub struct Tokenize {
@@ -37,6 +39,7 @@ struct Prepared {
     /// A data subject seen for the first time.
     subject: Option<(SubjectRow, DekRow)>,
     tag: SubjectTag,
+    index: Vec<IndexRow>,
 }
 
 impl Vault {
@@ -109,6 +112,7 @@ impl Vault {
         let policy = self.inner.parts.policies.get(tenant).ok_or(StoreError::Closed)?;
         let facts = Facts::new(ask.class, now);
         let due = policy.due(&facts).ok_or(StoreError::Corrupt { table: "record", column: "class" })?;
+        let due = next_due(&due, &policy.stages(&facts), fields);
         let token = Token::from_bytes(array(self.entropy()));
         let record = RecordRow {
             id: RecordId(self.store().allocate()?),
@@ -122,10 +126,11 @@ impl Vault {
             dek: DekId(self.store().allocate()?),
             fields,
             facts: facts.to_bytes(),
-            due: due.at,
+            due,
             version: 1,
         };
-        let (dek, key) = self.fresh_key(&record)?;
+        let (dek, key) = self.fresh_key(view.keyring(), &record)?;
+        let index = self.indexed(view.keyring(), &record, &ask.fields)?;
         let slot = |part| SealSlot { tenant, record: record.id, part, revision: record.revision, dek: record.dek };
         let sealed = |part, bytes: &[u8]| {
             let sealed = seal(&key, &slot(part), bytes, self.entropy()).map_err(unopened("sealed"))?;
@@ -135,12 +140,12 @@ impl Vault {
         for value in &ask.fields {
             parts.push(sealed(Part::Field(value.field()), &value.to_bytes())?);
         }
-        Ok(Prepared { token, record, dek, parts, subject: fresh, tag })
+        Ok(Prepared { token, record, dek, parts, subject: fresh, tag, index })
     }
 
     /// A new key for the record's revision as the row says, wrapped under the active epoch.
-    pub(crate) fn fresh_key(&self, record: &RecordRow) -> Result<(DekRow, Dek), StoreError> {
-        let epoch = self.keyring().active();
+    pub(crate) fn fresh_key(&self, keyring: &Keyring, record: &RecordRow) -> Result<(DekRow, Dek), StoreError> {
+        let epoch = keyring.active();
         let key = Dek::generate(self.entropy());
         let slot = record.wrap_slot(epoch.number(), record.dek, DekUse::Revision(record.revision));
         Ok((self.wrapped(record.dek, record.id, &slot, &key)?, key))
@@ -153,7 +158,10 @@ impl Vault {
         slot: &WrapSlot<'_>,
         key: &Dek,
     ) -> Result<DekRow, StoreError> {
-        let wrapped = wrap(self.keyring().active(), slot, key, self.entropy()).map_err(unopened("dek"))?;
+        // Gone meanwhile: then the transaction would not take it either.
+        let keyring = self.keyring();
+        let epoch = keyring.epoch(slot.epoch).ok_or(StoreError::Raced)?;
+        let wrapped = wrap(epoch, slot, key, self.entropy()).map_err(unopened("dek"))?;
         Ok(DekRow { id, record, epoch: slot.epoch, wrapped: wrapped.as_bytes().to_vec() })
     }
 
@@ -172,7 +180,7 @@ impl Vault {
             let tag = self.tag_of(view, &row, now)?;
             return Ok((row.id, None, tag));
         }
-        let epoch = self.keyring().active();
+        let epoch = view.keyring().active();
         let key = Dek::generate(self.entropy());
         let mut row = SubjectRow {
             id: SubjectId(self.store().allocate()?),
@@ -230,7 +238,7 @@ pub(crate) fn about(draft: &Draft, loaded: &Loaded) -> Draft {
     draft.clone().about(loaded.row.class, Some(loaded.tag))
 }
 
-fn insert(tx: &Tx<'_>, prepared: &Prepared, once: &IdempotencyRow) -> Result<(), StoreError> {
+fn insert(tx: &Tx<'_>, prepared: &Prepared, once: &NewIdempotency) -> Result<(), StoreError> {
     // First what may already be there, so that a race is noticed before anything else is written.
     tx.insert_idempotency(once)?;
     match &prepared.subject {
@@ -247,5 +255,5 @@ fn insert(tx: &Tx<'_>, prepared: &Prepared, once: &IdempotencyRow) -> Result<(),
     for (part, bytes) in &prepared.parts {
         tx.put_sealed(prepared.record.id, *part, bytes)?;
     }
-    Ok(())
+    prepared.index.iter().try_for_each(|row| tx.insert_index(row))
 }

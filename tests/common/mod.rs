@@ -13,6 +13,8 @@ use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::{DAY, SimulatedClock, SystemClock, Timestamp};
+use strongroom::policy::limits::Limits;
+use strongroom::policy::retention::Policy;
 use strongroom::rpc::client::{ClientFiles, connect};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::field_value::Value;
@@ -22,6 +24,7 @@ use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     self, Address, Class, Field, FieldValue, GrantShipmentRequest, ReportEventRequest, TokenizeRequest,
 };
+use strongroom::vault::Vault;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -40,18 +43,43 @@ pub struct House {
 impl House {
     /// A new vault, serving.
     pub fn new() -> Self {
+        Self::with(START, |_| ())
+    }
+
+    /// The same from another instant on, with a configuration of the test's making.
+    pub fn with(at: Timestamp, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut house = Self::unstarted_at(at, configure);
+        house.start();
+        house
+    }
+
+    /// A new vault, serving under this retention policy.
+    pub fn under(policy: Policy) -> Self {
+        let mut house = Self::unstarted();
+        house.config.policies.insert(house.tenant(), policy);
+        house.start();
+        house
+    }
+
+    /// A new vault that has never served.
+    pub fn unstarted() -> Self {
+        Self::unstarted_at(START, |_| ())
+    }
+
+    fn unstarted_at(at: Timestamp, configure: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let free = "127.0.0.1:0".parse().unwrap();
         let data = dir.path().join("data");
         let mut config = dev::prepare(&data, Some(free), &SystemClock::new(), &OsEntropy).unwrap();
         config.listener.workers = 2;
+        // The tests do in a moment what callers do in a day, and wrong on purpose; those of the limits set their own.
+        config.limits = Limits::out_of_reach();
         // The tests sweep when their story says so.
         config.sweep_interval = Duration::from_secs(3_600);
-        let clock = SimulatedClock::starting_at(START);
+        configure(&mut config);
+        let clock = SimulatedClock::starting_at(at);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut house = Self { dir, config, clock, runtime, running: None };
-        house.start();
-        house
+        Self { dir, config, clock, runtime, running: None }
     }
 
     pub fn start(&mut self) {
@@ -66,6 +94,11 @@ impl House {
 
     pub fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// The open vault. Not to be kept: whoever keeps it keeps its keys in memory.
+    pub fn vault(&self) -> Vault {
+        self.running().vault().unwrap()
     }
 
     pub fn data(&self) -> PathBuf {
@@ -147,7 +180,7 @@ impl House {
 
     /// Sweeps until nothing is left to destroy, and answers how many records went.
     pub fn sweep(&self) -> usize {
-        let vault = &self.running().vault;
+        let vault = self.vault();
         self.run(async {
             let mut destroyed = 0;
             loop {

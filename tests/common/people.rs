@@ -101,14 +101,20 @@ pub fn approvals(house: &House, role: Role, name: &str) -> ApprovalServiceClient
     ApprovalServiceClient::new(house.channel(role, name))
 }
 
-/// The whole audit log.
+/// The house's keys, opened beside it.
+pub fn keyring(house: &House) -> Keyring {
+    let root = house.config.root.unlock(&peek(&house.config.keyring).unwrap().root).unwrap();
+    Keyring::load(&house.config.keyring, &root).unwrap()
+}
+
+/// The whole audit log that is kept.
 pub fn log(house: &House) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut each = |batch: strongroom::audit::verify::Batch, _| {
         entries.extend(unpack(&batch.entries).unwrap());
         true
     };
-    house.running().vault.store().audit_batches(&mut each).unwrap();
+    house.vault().store().audit_batches(&mut each).unwrap();
     entries
 }
 

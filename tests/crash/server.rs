@@ -59,7 +59,7 @@ impl Folder {
         connect(endpoint, &files).await.unwrap()
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 }
@@ -84,6 +84,10 @@ impl Server {
 
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -8,12 +8,13 @@ use strongroom::domain::time::{Clock as _, DAY};
 use strongroom::domain::token::Token;
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
+use strongroom::rpc::proto::inquiry_service_client::InquiryServiceClient;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     self, BatchDetokenizeRequest, ConfirmDeliveryRequest, CorrectRequest, DescribeRequest, DetokenizeRequest,
     EraseRequest, EraseSubjectRequest, GetDeliveryRequest, GrantShipmentRequest, LiftHoldRequest, PlaceHoldRequest,
-    ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest,
+    ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, WhoSawRequest,
 };
 use tonic::{Code, Request, Status};
 
@@ -69,8 +70,11 @@ fn unknown_foreign_and_forbidden_are_one_answer_at_every_rpc_that_takes_a_token(
     }
     let (mut tokens, mut lifecycle) = (house.tokens(), house.lifecycle());
     let now = house.clock.now();
+    let mut officer = InquiryServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
     for (token, what) in [(unknown, "unknown"), (foreign, "foreign")] {
         let key = || format!("{what}-key");
+        let who_saw = WhoSawRequest { token: token.clone(), since: None, until: None, everything: true };
+        note(&format!("who saw {what}"), house.run(officer.who_saw(who_saw)).unwrap_err());
         let describe = DescribeRequest { token: token.clone() };
         note(&format!("describe {what}"), house.run(tokens.describe(describe)).unwrap_err());
         let erase = EraseRequest { idempotency_key: key(), token: token.clone(), reason: 1 };
@@ -130,7 +134,7 @@ fn unknown_foreign_and_forbidden_are_one_answer_at_every_rpc_that_takes_a_token(
         let revoke = RevokeShipmentRequest { idempotency_key: "revoke".to_owned(), grant_id };
         note(&format!("revoke {what}"), house.run(rival.revoke_shipment(revoke)).unwrap_err());
     }
-    assert_alike(&answers, 28);
+    assert_alike(&answers, 29);
 }
 
 fn assert_alike(answers: &BTreeMap<String, Received>, count: usize) {

@@ -41,6 +41,15 @@ const NO_PII: &[&str] = &[
     "Approval.decided_key",
     "Approval.digest",
     "ApproveRequest.approval_id",
+    "CheckpointResponse.note",
+    "CheckpointResponse.verifier_key",
+    "ConsistencyProofResponse.hashes",
+    "ConsistencyProofResponse.note",
+    "ExportResponse.lines",
+    "InclusionProofResponse.entry",
+    "InclusionProofResponse.hashes",
+    "InclusionProofResponse.leaf_hash",
+    "InclusionProofResponse.note",
     "Caller.enrolled_by",
     "Caller.issuer",
     "Caller.name",
@@ -55,15 +64,34 @@ const NO_PII: &[&str] = &[
     "ReplacePinsRequest.pins",
     "ResumeCallerRequest.certificate",
     "ResumeCallerRequest.name",
+    "SealRequest.trust_domain",
+    "SealState.root_source",
     "ShowApprovalRequest.approval_id",
     "SuspendCallerRequest.certificate",
     "SuspendCallerRequest.name",
     "DescribeResponse.due_by",
     "DescribeResponse.erase_reason",
     "DescribeResponse.policy_version",
+    "ExplainRetentionResponse.erase_reason",
+    "ExplainRetentionResponse.policy_id",
+    "ExplainRetentionResponse.policy_version",
+    "PieceDue.piece",
+    "PolicyAllowed.policy_version",
+    "PolicyChange.effect",
+    "PolicyChange.new",
+    "PolicyChange.old",
+    "PolicyChange.rule",
+    "ProposePolicyRequest.policy",
+    "WhyDue.due_by",
+    "WhyDue.rule",
+    "WhyDue.source",
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
+    "KeyringCopy.path",
+    "ListKeysResponse.warnings",
+    "RowsUnderEpoch.table",
     "ItemError.field",
+    "Protection.key_memory",
     "ReportEventResponse.due_by",
     "RevokeShipmentRequest.grant_id",
     "StatusResponse.audit_root",
@@ -72,6 +100,24 @@ const NO_PII: &[&str] = &[
     "StatusResponse.root_source",
     "StatusResponse.version",
     "StatusResponse.warnings",
+    "AuditEntry.about_certificate",
+    "AuditEntry.about_name",
+    "AuditEntry.action",
+    "AuditEntry.certificate",
+    "AuditEntry.name",
+    "AuditEntry.refusal",
+    "AuditEntry.request_id",
+    "AuditEntry.words",
+    "ExplainRequest.request_id",
+    "RefusalGroup.action",
+    "RefusalGroup.last_request_id",
+    "RefusalGroup.name",
+    "RefusalGroup.refusal",
+    "RefusalGroup.why",
+    "SeenByRequest.certificate",
+    "SeenByRequest.name",
+    "UnusedGrant.carrier",
+    "UnusedGrant.grant_id",
 ];
 
 /// One RPC as annotated.
@@ -249,7 +295,7 @@ const PRINTED: &[Printed] = printed![
     ReportEventRequest ReportEventResponse GrantShipmentRequest GrantShipmentResponse
     RevokeShipmentRequest RevokeShipmentResponse
     GetDeliveryRequest GetDeliveryResponse ConfirmDeliveryRequest ConfirmDeliveryResponse
-    StatusRequest StatusResponse ConfirmClockRequest ConfirmClockResponse
+    StatusRequest StatusResponse Protection ConfirmClockRequest ConfirmClockResponse
     Caller EnrolCallerRequest EnrolCallerResponse SuspendCallerRequest SuspendCallerResponse
     ResumeCallerRequest ResumeCallerResponse ReplacePinsRequest ReplacePinsResponse
     ListCallersRequest ListCallersResponse PendingApproval
@@ -258,6 +304,17 @@ const PRINTED: &[Printed] = printed![
     EraseSubjectRequest EraseSubjectResponse KeptRecord ReceiptOfRequest ReceiptOfResponse
     PlaceHoldRequest PlaceHoldResponse LiftHoldRequest LiftHoldResponse ListHoldsRequest ListHoldsResponse Hold
     PublishedRequest PublishedResponse PublishedMonth PublishedCell ResumeSweepRequest ResumeSweepResponse
+    AuditEntry FieldOutcome WhoSawRequest WhoSawResponse SeenByRequest SeenByResponse SubjectSeen SeenSummary FieldSeen
+    RefusalsRequest RefusalsResponse RefusalGroup UnusedGrantsRequest UnusedGrantsResponse UnusedGrant
+    ExplainRequest ExplainResponse
+    FindRequest FindResponse ListKeysRequest ListKeysResponse KeyEpoch RowsUnderEpoch KeyringCopy
+    RotateKekRequest RotateKekResponse DestroyEpochRequest DestroyEpochResponse EpochDestroyed
+    PostponeEpochRequest PostponeEpochResponse EpochPostponed RotateRootRequest RotateRootResponse
+    CheckpointRequest CheckpointResponse InclusionProofRequest InclusionProofResponse
+    ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
+    ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
+    ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
+    SealState SealStatusRequest SealStatusResponse UnsealRequest UnsealResponse SealRequest SealResponse
 ];
 
 fn canary() -> String {
@@ -294,6 +351,15 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::EraseSubjectResponse::decode(bytes("EraseSubjectResponse").as_slice()).unwrap().news.unwrap()),
         print(&proto::LiftHoldResponse::decode(bytes("LiftHoldResponse").as_slice()).unwrap().result.unwrap()),
+        print(&proto::FindRequest::decode(bytes("FindRequest").as_slice()).unwrap().by.unwrap()),
+        print(&proto::DestroyEpochResponse::decode(bytes("DestroyEpochResponse").as_slice()).unwrap().result.unwrap()),
+        print(
+            &proto::PostponeEpochResponse::decode(bytes("PostponeEpochResponse").as_slice()).unwrap().result.unwrap(),
+        ),
+        print(&proto::ExportResponse::decode(bytes("ExportResponse").as_slice()).unwrap().result.unwrap()),
+        print(
+            &proto::ProposePolicyResponse::decode(bytes("ProposePolicyResponse").as_slice()).unwrap().result.unwrap(),
+        ),
     ];
     let names = [
         "FieldValue",
@@ -304,6 +370,11 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "ReplacePinsResponse",
         "EraseSubjectResponse",
         "LiftHoldResponse",
+        "FindRequest",
+        "DestroyEpochResponse",
+        "PostponeEpochResponse",
+        "ExportResponse",
+        "ProposePolicyResponse",
     ];
     assert_eq!(printed, names.map(|name| format!("{name} {name}")));
     let oneofs: usize = messages(&pool()).map(|message| message.oneofs().len()).sum();

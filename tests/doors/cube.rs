@@ -7,9 +7,10 @@ use strongroom::domain::caller::Role;
 use strongroom::domain::vocabulary::{Class, Field, Purpose};
 use strongroom::policy::release::{Access, decide};
 use strongroom::rpc::proto::field_value::Value;
+use strongroom::rpc::proto::find_request::By;
 use strongroom::rpc::proto::{
-    self, BatchDetokenizeRequest, BatchDetokenizeResponse, DetokenizeRequest, DetokenizeResponse, FieldValue, Outcome,
-    TokenizeRequest, batch_detokenize_item, field_result,
+    self, BatchDetokenizeRequest, BatchDetokenizeResponse, DetokenizeRequest, DetokenizeResponse, FieldValue,
+    FindRequest, FindResponse, Outcome, TokenizeRequest, batch_detokenize_item, field_result,
 };
 use tonic::{Code, Request, Status};
 
@@ -285,6 +286,58 @@ fn batch_marks(specimens: &[Specimen], answer: Result<Vec<Vec<u8>>, Status>) -> 
         }
     };
     specimens.iter().zip(items).map(judge).collect()
+}
+
+/// Finding goes by the same table: by what a role sees, masked at least, it finds; by nothing else.
+#[test]
+fn a_role_finds_by_what_it_sees_and_by_nothing_else() {
+    let house = open_house();
+    let specimens: Vec<Specimen> = Class::ALL.iter().map(|class| Specimen::store(&house, *class)).collect();
+    let may_call = [Role::Shop, Role::CustomerService, Role::PrivacyOfficer];
+    let table = expected(|_| '-', |_| false);
+    let (mut found, mut as_written) = (Vec::new(), Vec::new());
+    for (role, (_, channel)) in callers(&house) {
+        for purpose in Purpose::ALL {
+            for specimen in &specimens {
+                for field in [Field::Phone, Field::Email] {
+                    let value = specimen.texts(field)[0].clone();
+                    let by = if field == Field::Phone { By::Phone(value) } else { By::Email(value.to_uppercase()) };
+                    let request = FindRequest {
+                        purpose: purpose.code().into(),
+                        class: specimen.class.code().into(),
+                        by: Some(by),
+                        page_size: 0,
+                        page_token: Vec::new(),
+                    };
+                    let path = "/strongroom.v1.TokenService/Find";
+                    let answer = house.run(raw::call(channel.clone(), path, Request::new(request.encode_to_vec())));
+                    let mark = match &answer {
+                        Ok(messages) => {
+                            hold_nothing_but(&messages.concat(), &specimens, &BTreeSet::new());
+                            let page = FindResponse::decode(messages[0].as_slice()).unwrap();
+                            assert_eq!(page.tokens, std::slice::from_ref(&specimen.token));
+                            'f'
+                        }
+                        Err(status) => match (status.code(), reason(status).as_str()) {
+                            (Code::NotFound, "NOT_FOUND") => '-',
+                            (Code::PermissionDenied, "ROLE_NOT_ALLOWED") => 'x',
+                            told => panic!("{told:?}"),
+                        },
+                    };
+                    let place = cell(role, *purpose, specimen.class, field);
+                    let written = match (may_call.contains(&role), table[&place]) {
+                        (false, _) => 'x',
+                        (true, 'G' | 'M') => 'f',
+                        (true, _) => '-',
+                    };
+                    found.push(format!("{place} {mark}"));
+                    as_written.push(format!("{place} {written}"));
+                }
+            }
+        }
+    }
+    assert!(found.iter().filter(|cell| cell.ends_with('f')).count() > 15);
+    assert_eq!(found, as_written);
 }
 
 #[test]

@@ -25,6 +25,7 @@ action = "desensitize"
 cap = "P1Y"
 [class.account]
 fields = ["account_name", "address", "phone", "email", "payment_account"]
+findable = ["email", "phone", "customer_reference"]
 action = "purge"
 cap = "P1Y"
 [class.case]

@@ -13,17 +13,30 @@ use crate::served::Served;
 /// What may stand on a command line, where every user of a machine can read it, besides the names of files and folders.
 pub const ALLOWED: &[&str] = &[
     "--at TIME",
+    "--began-before TIME",
+    // What kind of value; the value comes by standard input.
+    "--by KIND",
     "--carrier NAME",
     // A certificate's or a key's hash says nothing of a person.
     "--certificate-hash HEX",
     "--class CLASS",
+    "--day DATE",
     "--days DAYS",
+    "--epoch NUMBER",
+    // An entry's number in the log.
+    "--entry NUMBER",
     "--fields FIELDS",
     // A month.
     "--from MONTH",
     "--idempotency-key KEY",
     "--if-revision NUMBER",
     "--kind KIND",
+    "--from-entry NUMBER",
+    "--from-size NUMBER",
+    "--idempotency-key KEY",
+    "--if-revision NUMBER",
+    // The log's public key.
+    "--key KEY",
     "--known ENTRIES:ROOT",
     "--listen ADDRESS:PORT",
     "--name NAME",
@@ -38,10 +51,17 @@ pub const ALLOWED: &[&str] = &[
     "--role ROLE",
     "--seed N",
     "--server URL",
+    "--since TIME",
+    // A policy's parameter and its figure.
+    "--set NAME=NUMBER",
+    "--shares COUNT",
     "--skip-field FIELD",
     "--tenant TENANT",
+    "--threshold COUNT",
     "--trust-domain TRUST_DOMAIN",
     "--until MONTH",
+    "--until TIME",
+    "--year YEAR",
     // The path of a certificate.
     "CERTIFICATE",
     "EVENT",
@@ -50,10 +70,12 @@ pub const ALLOWED: &[&str] = &[
     // Neither does a hold's.
     "HOLD",
     "HOSTS",
-    // An approval's.
+    // An approval's or a request's.
     "NUMBER",
     // A path.
     "ORDERS.jsonl",
+    // The name of a policy of the build.
+    "POLICY",
 ];
 
 /// A customer as JSON, and the texts that are stored of it.
@@ -99,6 +121,9 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.refused_command("warehouse-packing", &read, &token);
     served.silent_command(shop, &["describe", "--token-file", &token_file], "");
     served.refused_command(shop, &["describe"], &strange);
+    assert!(served.silent_command(shop, &["policy", "explain", "--token-file", &token_file], "").contains("order.cap"));
+    served.refused_command(shop, &["policy", "explain"], &strange);
+    served.refused_command("warehouse-packing", &["policy", "explain", "--token-file", &token_file], "");
 
     let correct = ["correct", "--token-file", &token_file, "--if-revision", "1"];
     let (name, (written, _)) = (canaries.word("name"), canaries.phone());
@@ -128,9 +153,18 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.silent_command("operator-oncall", &["status"], "");
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
     callers(served);
+    inquiries(served, &token_file, &strange);
+    found(served, canaries);
+    keys(served);
+    policies(served);
+    // An open vault takes no share, and a command for another one seals nothing.
+    served.silent_command("key-admin-office", &["unseal"], &canaries.word("share"));
+    served.refused_command("key-admin-office", &["seal", "--trust-domain", "elsewhere.example"], "");
+    served.refused_command("operator-oncall", &["seal", "--trust-domain", "strongroom.dev"], "");
     let config = served.data().join("config.toml");
-    served.silent_command(shop, &["audit", "verify", "--config", config.to_str().unwrap()], "");
     erasures(served, canaries, &token_file);
+    served.silent_command(shop, &["audit", "verify", "--state", "--config", config.to_str().unwrap()], "");
+    log(served);
     served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);
     served.silent_command(shop, &["receipt", "get", "--token-file", &token_file], "");
     served.refused_command(shop, &["receipt", "get"], &strange);
@@ -177,6 +211,107 @@ fn erasures(served: &mut Served, canaries: &mut Canaries, token_file: &str) {
     served.silent_command("operator-oncall", &["statistics", "--json"], "");
     served.refused_command("operator-oncall", &["statistics", "--from", "never"], "");
     served.silent_command("operator-oncall", &["retention", "resume"], "");
+}
+
+/// The officer's questions; `seen-by` is the one that tells tokens.
+fn inquiries(served: &mut Served, token_file: &str, strange: &str) {
+    let (officer, auditor) = ("privacy-officer-office", "auditor-office");
+    let saw = served.silent_command(officer, &["inquire", "who-saw", "--token-file", token_file, "--json"], "");
+    assert!(saw.contains("privacy-officer/office"), "{saw}");
+    served.silent_command(
+        officer,
+        &["inquire", "who-saw", "--everything"],
+        &std::fs::read_to_string(token_file).unwrap(),
+    );
+    served.refused_command(officer, &["inquire", "who-saw"], strange);
+    served.refused_command(auditor, &["inquire", "who-saw", "--token-file", token_file], "");
+    let since = ["--since", "2026-01-01T00:00:00Z"];
+    let by = ["inquire", "seen-by", "--role", "privacy-officer", "--name", "office"];
+    for shape in [&[][..], &["--json"]] {
+        let told = served.done_command(officer, &[&by, since.as_slice(), shape].concat(), "");
+        assert!(told.contains("srt1"), "{told}");
+        served.told_tokens.push(("standard output of inquire seen-by".to_owned(), told.into_bytes()));
+    }
+    served.refused_command(auditor, &[by.as_slice(), &since].concat(), "");
+    let refused =
+        served.silent_command(auditor, &[&["inquire", "refusals"], since.as_slice(), &["--json"]].concat(), "");
+    let refused: Value = serde_json::from_str(refused.lines().next().unwrap()).unwrap();
+    served.silent_command(auditor, &["inquire", "explain", refused["last_request"].as_str().unwrap()], "");
+    served.refused_command(auditor, &["inquire", "explain", "none"], "");
+    served.silent_command(auditor, &["inquire", "unused-grants"], "");
+    served.refused_command("operator-oncall", &["inquire", "unused-grants"], "");
+}
+
+/// A value that nobody has, looked for by each kind; and one that does not parse.
+fn found(served: &mut Served, canaries: &mut Canaries) {
+    let (email, (phone, _), reference) = (canaries.email(), canaries.phone(), canaries.word("reference"));
+    let find = |by| ["find", "--by", by, "--class", "account", "--purpose", "self_service"];
+    for (by, value) in [("email", &email), ("phone", &phone), ("customer_reference", &reference)] {
+        served.refused_command("shop-backend", &find(by), value);
+    }
+    served.refused_command("shop-backend", &find("email"), &canaries.word("no-address"));
+    served.refused_command("warehouse-packing", &find("email"), &email);
+}
+
+/// The epochs listed, rotated, and what is refused.
+fn keys(served: &mut Served) {
+    let admin = "key-admin-office";
+    served.silent_command("operator-oncall", &["keys", "list"], "");
+    let rotated: Value = serde_json::from_str(&served.silent_command(admin, &["keys", "rotate"], "")).unwrap();
+    assert_eq!((rotated["active_epoch"].as_u64(), rotated["rows_left"].as_u64()), (Some(2), Some(0)));
+    assert!(served.silent_command(admin, &["keys", "list", "--json"], "").contains("\"retiring\""));
+    served.refused_command("operator-oncall", &["keys", "rotate"], "");
+    served.refused_command(admin, &["keys", "destroy", "--epoch", "1"], "");
+    served.refused_command(admin, &["keys", "rotate-root"], "");
+    let postpone = ["keys", "postpone", "--epoch", "1", "--until", "2020-01-01T00:00:00Z"];
+    served.refused_command(admin, &postpone, "");
+}
+
+/// The log is signed, proved, and taken out by two people; the file verifies with the key alone.
+fn log(served: &mut Served) {
+    let (auditor, second) = ("auditor-office", "operator-oncall");
+    let key = served.silent_command(auditor, &["audit", "key"], "");
+    let heads = served.silent_command(auditor, &["audit", "checkpoint"], "");
+    let (key, heads) = (served.input("log.key", &key), served.input("heads", &heads));
+    served.silent_command(auditor, &["audit", "prove", "--entry", "3"], "");
+    served.silent_command(auditor, &["audit", "prove", "--from-size", "3"], "");
+    served.refused_command(auditor, &["audit", "prove", "--entry", "123456789"], "");
+    served.refused_command(second, &["audit", "checkpoint"], "");
+    let out = served.path("log.jsonl");
+    let export = ["audit", "export", &out];
+    let pending: Value = serde_json::from_str(&served.silent_command(auditor, &export, "")).unwrap();
+    served.silent_command(second, &["approve", "yes", pending["pending_approval"].as_str().unwrap()], "");
+    served.silent_command(auditor, &export, "");
+    let verify = ["audit", "verify", "--export", &out, "--key", &key, "--known-file", &heads];
+    assert!(served.silent_command(auditor, &verify, "").contains("1 heads met"));
+    // Cut off in its last line, it goes on; spoiled, it is named.
+    let whole = std::fs::read(&out).unwrap();
+    std::fs::write(&out, &whole[..whole.len() - 70]).unwrap();
+    served.refused_command(auditor, &verify, "");
+    served.silent_command(auditor, &export, "");
+    assert!(std::fs::read(&out).unwrap() == whole, "an export that goes on is the export");
+    served.heard.push(("an export".to_owned(), whole));
+    let other = served.input("no-export", "something else");
+    served.refused_command(auditor, &["audit", "export", &other], "");
+    served.refused_command(auditor, &["audit", "verify", "--export", &other, "--key", &key], "");
+}
+
+/// A policy that shortens something is put forward and let in by two people.
+fn policies(served: &mut Served) {
+    let (admin, officer) = ("key-admin-office", "privacy-officer-office");
+    let shown = served.silent_command(admin, &["policy", "show", "kitchenware"], "");
+    let shorter = served.input("shorter.toml", &shown.replace("\"P60D\"", "\"P59D\""));
+    served.silent_command(admin, &["policy", "check", &shorter], "");
+    let diff = ["policy", "diff", "builtin:kitchenware", &shorter];
+    served.refused_command(admin, &diff, "");
+    served.silent_command(admin, &["policy", "diff", &shorter, "builtin:kitchenware"], "");
+    let propose = ["policy", "propose", &shorter];
+    served.refused_command("shop-backend", &propose, "");
+    let pending: Value = serde_json::from_str(&served.silent_command(officer, &propose, "")).unwrap();
+    let number = pending["pending_approval"].as_str().unwrap();
+    served.silent_command(admin, &["approve", "yes", number], "");
+    let done: Value = serde_json::from_str(&served.silent_command(officer, &propose, "")).unwrap();
+    assert!(done["allowed"].as_str().is_some(), "{done}");
 }
 
 /// A carrier is suspended and let back in by two people.

@@ -11,14 +11,15 @@ use strongroom::domain::token::Token;
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::field_value::Value;
+use strongroom::rpc::proto::find_request::By;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS, DescribeRequest,
-    DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue,
+    DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue, FindRequest,
     GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest,
     Purpose, ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest, TokenizeStreamRequest,
-    tokenize_stream_response,
+    WhoSawRequest, tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -41,6 +42,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     shop.streamed(served, canaries);
     shop.delivered(served, canaries);
     shop.read(served, canaries);
+    shop.found(served, canaries);
     by_the_wrong_role(served, canaries);
     malformed(served, canaries);
 }
@@ -60,6 +62,15 @@ fn strange(canaries: &mut Canaries, number: u8) -> String {
     let token = Token::from_bytes([number; 20]).to_text();
     canaries.tokens.push(token.clone());
     token
+}
+
+/// The text of one of a request's fields.
+fn text_of(request: &TokenizeRequest, field: Field) -> String {
+    let value = request.fields.iter().find(|value| value.field() == field).and_then(|value| value.value.clone());
+    match value {
+        Some(Value::Text(text)) => text,
+        _ => panic!("no text"),
+    }
 }
 
 impl Shop {
@@ -235,6 +246,43 @@ impl Shop {
         served.heard.push(("a page of refusals".to_owned(), reply.encode_to_vec()));
     }
 
+    /// Accounts found by what they hold; values that nobody has or that do not parse; strange page tokens.
+    fn found(&mut self, served: &mut Served, canaries: &mut Canaries) {
+        let (request, kept) = canaries.record(Class::Account);
+        let (reference, email) = (request.subject.clone(), text_of(&request, Field::Email));
+        canaries.kept.extend(kept);
+        let token = self.store(served, canaries, request);
+        let by = |by: By| FindRequest {
+            purpose: Purpose::SelfService.into(),
+            class: Class::Account.into(),
+            by: Some(by),
+            page_size: 1,
+            page_token: Vec::new(),
+        };
+        for value in [By::Email(email.clone()), By::CustomerReference(reference)] {
+            let page = served.run(self.tokens.find(by(value))).unwrap().into_inner();
+            assert_eq!(page.tokens, std::slice::from_ref(&token));
+        }
+        let (unknown, no_email, no_phone) = (canaries.email(), canaries.word("no-email"), canaries.word("no-phone"));
+        for value in [
+            By::Email(unknown),
+            By::Email(no_email),
+            By::Phone(no_phone),
+            By::Phone(canaries.phone().0),
+            By::CustomerReference(canaries.word("reference")),
+            By::CustomerReference(canaries.word("reference") + "\u{7}"),
+        ] {
+            let answer = served.run(self.tokens.find(by(value.clone())));
+            served.refused("a search for what nobody has", answer);
+            let elsewhere = FindRequest { class: Class::Order.into(), ..by(value) };
+            let answer = served.run(self.tokens.find(elsewhere));
+            served.refused("a search in a class that does not opt in", answer);
+        }
+        let strange = FindRequest { page_token: canaries.word("page").into_bytes(), ..by(By::Email(email)) };
+        let answer = served.run(self.tokens.find(strange));
+        served.refused("a page token that nobody was given", answer);
+    }
+
     /// One stream of records good and bad.
     fn streamed(&mut self, served: &mut Served, canaries: &mut Canaries) {
         let mut items = Vec::new();
@@ -314,6 +362,11 @@ impl Shop {
             assert!(reply.fields.iter().all(|field| field.outcome() == Outcome::Granted && field.value.is_some()));
             let page = BatchDetokenizeRequest { tokens: vec![token.clone()], fields, purpose };
             served.run(office.batch_detokenize(page)).unwrap();
+            let asked = WhoSawRequest { token: token.clone(), since: None, until: None, everything: true };
+            let path = "/strongroom.v1.InquiryService/WhoSaw";
+            let saw = raw::call(served.channel("privacy-officer-office"), path, Request::new(asked.encode_to_vec()));
+            let saw = served.run(saw).unwrap();
+            served.heard.push(("who saw a subject".to_owned(), saw.concat()));
             let described = served.run(self.tokens.describe(DescribeRequest { token })).unwrap().into_inner();
             served.heard.push(("a description".to_owned(), described.encode_to_vec()));
         }

@@ -1,6 +1,7 @@
 //! The real server in a process of its own, logging as finely as it can; and all that is heard of it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -8,6 +9,7 @@ use std::thread::JoinHandle;
 
 use strongroom::cli::dev;
 use strongroom::crypto::entropy::OsEntropy;
+use strongroom::domain::caller::Role;
 use strongroom::domain::time::SystemClock;
 use strongroom::rpc::client::{ClientFiles, connect};
 use tempfile::TempDir;
@@ -40,7 +42,7 @@ impl Served {
         let text = std::fs::read_to_string(&config).unwrap();
         let changed = text.replace("[log]", "[log]\nlevel = \"trace\"").replace("builtin:kitchenware", "policy.toml");
         assert!(changed.contains("trace") && changed.contains("policy.toml"));
-        std::fs::write(&config, changed).unwrap();
+        std::fs::write(&config, changed + &watched()).unwrap();
         std::fs::write(data.join("policy.toml"), POLICY).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
         command.args(["serve", "--config"]).arg(&config).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -68,6 +70,18 @@ impl Served {
         let address = address.recv().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { dir, child, address, runtime, printing: [out, err], heard: Vec::new(), told_tokens: Vec::new() }
+    }
+
+    /// What whoever scrapes the metrics gets.
+    pub fn metrics(&self) -> Vec<u8> {
+        let log = std::fs::read_to_string(self.data().join("strongroom.log")).unwrap();
+        let line = log.lines().find(|line| line.contains("serving metrics")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let mut stream = TcpStream::connect(line["address"].as_str().unwrap()).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut page = Vec::new();
+        stream.read_to_end(&mut page).unwrap();
+        page
     }
 
     pub fn data(&self) -> PathBuf {
@@ -165,4 +179,14 @@ impl Served {
         let printed = printed.map(|(name, thread)| (format!("the server's standard {name}"), thread.join().unwrap()));
         (self.dir, printed.collect())
     }
+}
+
+/// Metrics, and limits that the story does not reach.
+fn watched() -> String {
+    let limits = Role::ALL.iter().map(|role| {
+        let far =
+            "calls_per_second = 1000000\nburst = 1000000\nrefusals_per_minute = 1000000\nmisses_per_minute = 1000000";
+        format!("\n[limits.{}]\n{far}\n", role.as_str())
+    });
+    limits.collect::<String>() + "\n[metrics]\naddress = \"127.0.0.1:0\"\n"
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use strongroom::audit::entry::RequestId;
+use strongroom::audit::entry::{Action, Entry, RefusalCode, RequestId};
 use strongroom::crypto::entropy::{OsEntropy, SeededEntropy};
 use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::root::RootKey;
@@ -20,11 +20,11 @@ use strongroom::domain::token::Token;
 use strongroom::domain::vocabulary::{Class, EraseReason, EventKind, HoldKind};
 use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
-use strongroom::store::{Store, StoreError, StorePaths};
+use strongroom::store::{Store, StoreError, StorePaths, Tx};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, EraseSubject, Error, Gated, GrantShipment, Named, OnTheMachine, Parts,
-    PlaceHold, ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SubjectNews, SuspendCaller, Tokenize, Vault,
-    Which, Word, enrol_on_the_machine,
+    Call, ConfirmDelivery, Correct, Erase, EraseSubject, Error, Gated, GrantShipment, KeySettings, LogKeeping, Named,
+    OnTheMachine, Parts, PlaceHold, ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SubjectNews, SuspendCaller,
+    Tokenize, Vault, Which, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -81,6 +81,7 @@ pub const STORY: &[Step] = &[
     Order("plain-1", "anna", "DE"),
     Order("plain-2", "anna", "FR"),
     Account("account", "anna"),
+    Account("account-2", "carl"),
     Elsewhere("elsewhere-1", "anna"),
     Elsewhere("elsewhere-2", "bert"),
     Order("granted-1", "carl", "DE"),
@@ -188,6 +189,20 @@ pub fn new_keyring() -> Arc<Keyring> {
     Arc::new(Keyring::create(&RootKey::generate(&OsEntropy), START, &OsEntropy))
 }
 
+/// Grows the log until whole subtrees of it are stored, and signs two heads.
+async fn signed(vault: &Vault) {
+    vault.sign_now().await.unwrap();
+    vault.refused(&call(SHOP, 0), Action::Status, RefusalCode::Limit).await.unwrap();
+    let entries = vault.store().read(|view| view.leaves(0, 0..1)).unwrap();
+    let one = Entry::from_bytes(&entries[0]).unwrap();
+    let write = move |tx: &mut Tx<'_>| {
+        (0..200).for_each(|_| tx.log(one.clone()));
+        Ok(())
+    };
+    vault.store().run("grow", write).await.unwrap();
+    vault.sign_now().await.unwrap();
+}
+
 impl Story {
     pub fn tell() -> Self {
         Self::tell_steps(STORY)
@@ -209,6 +224,7 @@ impl Story {
             }
             clock.advance(2 * DAY);
             vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 0)).await.unwrap();
+            signed(&vault).await;
         });
         drop(vault);
         story.end = clock.now();
@@ -264,6 +280,9 @@ impl Story {
             clock,
             entropy: Arc::new(SeededEntropy::new(7)),
             root: RootStatus::default(),
+            limits: strongroom::policy::limits::Limits::default(),
+            keys: KeySettings::default(),
+            log: LogKeeping { name: "story".parse().unwrap(), keep_years: 3 },
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

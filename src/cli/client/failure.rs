@@ -50,7 +50,9 @@ impl Failure {
     pub fn of_reason(reason: ErrorReason, field: &str) -> Self {
         let place = if field.is_empty() { String::new() } else { format!(" (field {})", plain_name(field)) };
         let message = format!("refused: {}{place}: {}", reason_name(reason), advice(reason));
-        if reason == ErrorReason::Unavailable { Self::unreachable(message) } else { Self::refused(message) }
+        use ErrorReason::{CannotOpen, DiskFull, LockedOut, RateLimited, Sealed, Unavailable};
+        let is_only_for_now = matches!(reason, Unavailable | DiskFull | LockedOut | RateLimited | Sealed | CannotOpen);
+        if is_only_for_now { Self::unreachable(message) } else { Self::refused(message) }
     }
 }
 
@@ -167,6 +169,9 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotATime => "give a time at most 5 minutes ahead and not more than a year before the record",
         R::NotAWindow => "a grant's window ends after now and within a year; its reads are 1 to 1000",
         R::NotAName => "a name is 1 to 63 characters of a-z, 0-9 and '-', starting with a letter",
+        R::NotInTheLog => {
+            "the log has no such year, entry or size, or keeps it no more; see `strongroom audit checkpoint`"
+        }
         R::Malformed => {
             "the server cannot read the request; is it another version, or the message larger than 256 KiB?"
         }
@@ -182,7 +187,8 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::IdempotencyKeyReused => "the idempotency key belongs to a different request; use a fresh one",
         R::Unavailable => "try again soon, with the same --idempotency-key if you gave one",
         R::Tampered => "stored data failed its authentication; the operator has been told",
-        R::NotAHash => "give a SHA-256 hash, or an approval's number, in hexadecimal digits",
+        R::NotAHash => "give a SHA-256 hash, or a request's or an approval's number, in hexadecimal digits",
+        R::NotAPeriod => "give a time to begin with; the end, if any, comes after it",
         R::AlreadyEnrolled => "the identity is enrolled otherwise or suspended; see `strongroom callers list`",
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
@@ -191,6 +197,28 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotErased => "the record is not erased, so there is no receipt",
         R::NotACase => "a case is named by 1 to 64 of A-Z, a-z, 0-9, spaces and - . / _ :",
         R::NotAMonth => "give months such as 2026-03, the earlier one first, and 120 at most",
+        R::RateLimited => "this caller makes more calls than it may; slow down",
+        R::LockedOut => {
+            "this certificate was refused too often; try again in a minute, and mend what was refused before: each time lasts longer"
+        }
+        R::DiskFull => "the vault's disk is full, and its operator is warned; erasing and revoking still work",
+        R::NotFindable => "the retention policy does not make this class findable by this; find by something else",
+        R::EpochInUse => {
+            "only an epoch that was replaced, and under which nothing lies, can go; see `strongroom keys list`"
+        }
+        R::KeyringNotSaved => {
+            "a place of the keyring cannot be written; `strongroom keys list` shows the copies, the server's log says why"
+        }
+        R::NoNextRoot => {
+            "name a usable [next_root] in the server's configuration and restart it; its log says what is wrong"
+        }
+        R::NotAPolicy => "`strongroom policy check FILE` names the line and the reason",
+        R::RetentionOver => "this field's own retention is over, and it takes no new value; leave it out",
+        R::Sealed => "the vault is sealed; its key admins open it with `strongroom unseal`",
+        R::NotAShare => "a share is srs1 and 75 more lower-case characters; is it mistyped?",
+        R::OtherShares => "the share was made for another keyring, or before the root was replaced",
+        R::WrongShare => "the share is none of those that were handed out for this keyring",
+        R::CannotOpen => "the server's log tells why; shares that were given so far must be given again",
         R::ApprovalOver => "it is decided, carried out, or out of time; ask again for a new approval",
     }
 }
@@ -234,6 +262,7 @@ mod tests {
     #[test]
     fn exit_codes_tell_refused_from_unreachable() {
         assert_eq!(Failure::of_reason(ErrorReason::Unavailable, "").code, 4);
+        assert_eq!(Failure::of_reason(ErrorReason::LockedOut, "").code, 4);
         assert_eq!(Failure::of_reason(ErrorReason::NotFound, "").code, 3);
         assert_eq!(Failure::from(Status::unavailable("")).code, 4);
         assert_eq!(Failure::from(ConnectError::Endpoint).code, 2);

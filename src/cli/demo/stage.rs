@@ -26,6 +26,7 @@ use crate::rpc::proto::statistics_service_client::StatisticsServiceClient;
 use crate::rpc::proto::token_service_client::TokenServiceClient;
 use crate::rpc::proto::{PublishedMonth, PublishedRequest, StatusRequest, StatusResponse};
 use crate::telemetry;
+use crate::vault::Vault;
 
 /// Where the demonstration works; a folder that it chose itself goes with it, unless it is to stay.
 pub struct Folder {
@@ -126,16 +127,21 @@ impl Stage {
 
     /// Lets the sweeper do all that it has to do now; answers how many records it destroyed.
     pub fn sweep(&self) -> Result<usize, Failure> {
+        let vault = self.vault()?;
         self.run(async {
             let mut destroyed = 0;
             loop {
-                let swept = self.running.vault.sweep().await.map_err(|error| failed("the sweeper failed", &error))?;
+                let swept = vault.sweep().await.map_err(|error| failed("the sweeper failed", &error))?;
                 destroyed += swept.destroyed;
                 if !swept.more {
                     return Ok(destroyed);
                 }
             }
         })
+    }
+
+    fn vault(&self) -> Result<Vault, Failure> {
+        self.running.vault().ok_or_else(|| Failure::local("the vault is sealed"))
     }
 
     /// What the operator sees.

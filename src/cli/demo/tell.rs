@@ -21,7 +21,7 @@ use crate::cli::serve::failed;
 use crate::config::Config;
 use crate::domain::token::{Token, TokenDigest};
 use crate::domain::vocabulary::EventKind;
-use crate::store::{LogVerdict, verify_log};
+use crate::store::{LogVerdict, verify_log, verify_state};
 
 /// A month's name and figures, and whether the operator sees as many records.
 pub struct Line {
@@ -273,6 +273,9 @@ pub fn log(out: &mut Transcript, config: &Config, entries: u64) -> Result<(), Fa
             let found_entries = count(found.entries);
             let claim = format!("the audit log verifies from its first entry to its last: {found_entries} entries");
             out.claim(found.entries >= entries && entries > 0, &claim)?;
+            let flaws = verify_state(&config.store.database, &keyring);
+            let flaws = flaws.map_err(|error| failed("cannot compare the store with its log", &error))?;
+            out.claim(flaws.is_empty(), "every row of the store is as the log left it")?;
             out.line(&format!("    tree root {}", hex::encode(found.root)))
         }
         LogVerdict::Flawed(flaw) => out.claim(false, &format!("the audit log verifies: {flaw}")),

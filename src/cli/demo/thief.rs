@@ -59,6 +59,7 @@ impl Thief {
         let root = match &config.root {
             RootSource::PassphraseFile { path } => RootSource::PassphraseFile { path: take(path, "root")? },
             RootSource::KeyFile { path } => RootSource::KeyFile { path: take(path, "root")? },
+            elsewhere => return Err(Failure::local(format!("the thief cannot take the {}", elsewhere.kind()))),
         };
         // Before the database is opened: opening it may change the copy.
         let files = ["database", "database-wal", "ledger", "keyring", "root"].map(|name| into.join(name));

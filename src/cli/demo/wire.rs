@@ -163,7 +163,8 @@ mod tests {
     }
 
     fn reply() -> GetDeliveryResponse {
-        GetDeliveryResponse { address: Some(address().on_the_wire()), serial: "SW123456789".to_owned() }
+        let serial = "SW123456789".to_owned();
+        GetDeliveryResponse { address: Some(address().on_the_wire()), serial, phone: String::new() }
     }
 
     fn fits(bytes: &[u8]) -> bool {

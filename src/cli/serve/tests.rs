@@ -1,4 +1,5 @@
 use super::*;
+use crate::crypto::entropy::OsEntropy;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open: {source}")]
@@ -15,13 +16,35 @@ fn a_cause_is_told_once() {
 
 #[test]
 fn the_configuration_that_the_help_shows_is_one() {
-    let shown = HELP.split_once("folder):\n").unwrap().1.split_once("Examples:").unwrap().0;
+    let shown = HELP.split_once("folder):\n").unwrap().1.split_once("Where else").unwrap().0;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("strongroom.toml");
     std::fs::write(&file, shown).unwrap();
     let config = Config::load(&file).unwrap();
     assert_eq!(config.listener.address.port(), 7443);
     assert!(!config.allow_same_device);
+}
+
+/// Every other source that the help shows is one too, in place of the file.
+#[test]
+fn every_root_source_that_the_help_shows_is_one() {
+    let (_, shown) = HELP.split_once("folder):\n").unwrap();
+    let (whole, rest) = shown.split_once("Where else").unwrap();
+    let sources = rest.split_once("\n").unwrap().1.split_once("Examples:").unwrap().0;
+    let folder = tempfile::tempdir().unwrap();
+    let mut kinds = Vec::new();
+    for line in sources.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let replaced: Vec<&str> =
+            whole.lines().map(|old| if old.contains("passphrase_file") { line } else { old }).collect();
+        let file = folder.path().join("strongroom.toml");
+        std::fs::write(&file, replaced.join("\n")).unwrap();
+        match Config::load(&file) {
+            Ok(config) => kinds.push(config.root.kind()),
+            Err(error) => assert!(line.starts_with("aws_kms") && error.to_string().contains("--features"), "{error}"),
+        }
+    }
+    kinds.retain(|kind| *kind != "AWS KMS");
+    assert_eq!(kinds, ["key file", "credential", "transit engine", "PKCS#11 token", "set of shares"]);
 }
 
 fn development(dir: &Path) -> Config {
@@ -72,7 +95,7 @@ fn every_missing_file_ends_the_start_with_its_name() {
         (&config.trust.certificate, "certificates"),
         (&config.trust.crls[0], "certificates"),
         (&config.keyring, "there is no keyring"),
-        (config.root.path(), "key file"),
+        (&config.root.path().unwrap(), "key file"),
     ];
     for (file, words) in expected {
         let aside = folder.path().join("aside");

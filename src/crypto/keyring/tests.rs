@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crypto::entropy::SeededEntropy;
-use crate::crypto::root::{CHEAP, RootSource, mint_passphrase_file};
+use crate::crypto::root::{CHEAP, RootSource, Split, Wrapped, Wrapper};
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 
@@ -41,7 +41,7 @@ impl Fixture {
 }
 
 fn keys(keyring: &Keyring) -> Vec<(Epoch, Timestamp, [u8; 32])> {
-    keyring.epochs().map(|epoch| (epoch.number(), epoch.created_at(), *epoch.key.expose())).collect()
+    keyring.epochs().map(|epoch| (epoch.number(), epoch.created_at(), *epoch.secrets.key.expose())).collect()
 }
 
 #[test]
@@ -94,7 +94,8 @@ fn every_flipped_bit_is_refused_and_the_generation_cannot_be_altered() {
             0..4 => matches!(refused, KeyringError::NotAKeyring),
             4 => matches!(refused, KeyringError::UnknownFormat),
             13..29 => matches!(refused, KeyringError::WrongRoot),
-            29 => matches!(refused, KeyringError::UnknownFormat | KeyringError::NotAuthentic),
+            // Another kind, or a length that is not this kind's, or beyond the file.
+            29..32 => matches!(refused, KeyringError::UnknownFormat | KeyringError::Truncated),
             _ => matches!(refused, KeyringError::NotAuthentic),
         };
         assert!(named, "bit {bit}: {refused:?}");
@@ -142,8 +143,8 @@ fn only_the_root_that_it_is_sealed_under_opens_it() {
 fn the_header_leads_a_passphrase_to_the_root_key() {
     let fixture = Fixture::new();
     let source = RootSource::PassphraseFile { path: fixture.folder.path().join("passphrase") };
-    mint_passphrase_file(source.path(), &fixture.entropy).unwrap();
-    let root = source.unlock(&source.fresh_header(CHEAP, &fixture.entropy)).unwrap();
+    assert!(source.mint(&fixture.entropy).unwrap() && !source.mint(&fixture.entropy).unwrap());
+    let root = source.fresh(CHEAP, &fixture.entropy).unwrap().root;
     let keyring = Keyring::create(&root, Timestamp(10), &fixture.entropy);
     keyring.save(&fixture.path(), &fixture.entropy).unwrap();
     let again = source.unlock(&peek(&fixture.path()).unwrap().root).unwrap();
@@ -152,21 +153,24 @@ fn the_header_leads_a_passphrase_to_the_root_key() {
 
 #[test]
 fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
-    let entry = |number: u32| [&number.to_be_bytes()[..], &[0; 40]].concat();
+    let entry = |number: u32| [&number.to_be_bytes()[..], &[0; 48]].concat();
     let body = |entries: &[Vec<u8>]| [&[7; SEED][..], &entries.concat()].concat();
     let short = body(&[entry(1)])[1..].to_vec();
     let refused =
         [vec![], vec![7; SEED - 1], body(&[]), short, body(&[entry(1), entry(2)]), body(&[entry(2), entry(2)])];
     for body in refused {
-        let decoded =
-            Keyring::decode_body(&body, Generation(1), RootSeal::of(&RootKey::generate(&SeededEntropy::new(2))));
+        let decoded = Keyring::decode_body(
+            &body,
+            Generation(1),
+            Arc::new(RootSeal::of(&RootKey::generate(&SeededEntropy::new(2)))),
+        );
         assert!(matches!(decoded, Err(KeyringError::Malformed)), "{} bytes", body.len());
     }
     assert!(
         Keyring::decode_body(
             &body(&[entry(2), entry(1)]),
             Generation(1),
-            RootSeal::of(&RootKey::generate(&SeededEntropy::new(2)))
+            Arc::new(RootSeal::of(&RootKey::generate(&SeededEntropy::new(2))))
         )
         .is_ok()
     );
@@ -176,11 +180,40 @@ fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
 fn every_use_of_every_epoch_has_its_own_key() {
     let keyring = Fixture::new().two_epochs();
     let uses = |epoch: &EpochKeys| {
-        [&epoch.key, &epoch.wrap, &epoch.mac, &epoch.index, &epoch.idempotency, &epoch.audit, &epoch.page]
-            .map(|key| *key.expose())
+        let Secrets { key, wrap, mac, index, idempotency, audit, page } = &*epoch.secrets;
+        [key, wrap, mac, index, idempotency, audit, page].map(|key| *key.expose())
     };
     let distinct: HashSet<[u8; 32]> = keyring.epochs().flat_map(uses).collect();
     assert_eq!(distinct.len(), 14);
+}
+
+#[test]
+fn a_prepared_epoch_wraps_nothing_until_it_is_promoted() {
+    let fixture = Fixture::new();
+    let first = Keyring::create(&fixture.root, Timestamp(10), &fixture.entropy);
+    let prepared = first.with_prepared(Timestamp(20), &fixture.entropy);
+    assert_eq!((prepared.active().number(), prepared.generation()), (Epoch(1), Generation(2)));
+    assert!(prepared.epoch(Epoch(2)).is_none() && prepared.prepared().is_some());
+    prepared.save(&fixture.path(), &fixture.entropy).unwrap();
+    let loaded = Keyring::load(&fixture.path(), &fixture.root).unwrap();
+    assert!(loaded.is_the_same_as(&prepared) && !loaded.is_the_same_as(&first));
+    assert!(loaded.read_back(&fixture.path()).unwrap().is_the_same_as(&prepared));
+    let promoted = loaded.promoted(Timestamp(30)).unwrap();
+    assert_eq!((promoted.active().number(), promoted.generation()), (Epoch(2), Generation(3)));
+    assert_eq!(promoted.active().facts().active_since, Some(Timestamp(30)));
+    assert_eq!(promoted.prepared().map(EpochKeys::number), None);
+    assert!(promoted.promoted(Timestamp(40)).is_none());
+}
+
+#[test]
+fn an_older_epoch_goes_and_the_active_one_never_does() {
+    let fixture = Fixture::new();
+    let keyring = fixture.two_epochs();
+    assert!(keyring.without(Epoch(2)).is_none() && keyring.without(Epoch(3)).is_none());
+    let gone = keyring.without(Epoch(1)).unwrap();
+    assert!(gone.has_destroyed(Epoch(1)) && !gone.has_destroyed(Epoch(2)) && !gone.has_destroyed(Epoch(0)));
+    assert!(!keyring.has_destroyed(Epoch(1)) && !gone.has_destroyed(Epoch(3)));
+    assert_eq!(gone.epochs().count(), 1);
 }
 
 #[test]
@@ -188,4 +221,64 @@ fn debug_shows_types_only() {
     let fixture = Fixture::new();
     let keyring = fixture.two_epochs();
     assert_eq!(format!("{:?} {:?} {:?}", keyring, keyring.active(), fixture.root), "Keyring EpochKeys RootKey");
+}
+
+/// A header of every kind, with the longest and the shortest bodies.
+fn headers() -> Vec<RootHeader> {
+    let wrapped =
+        |by, key: &str, blob: usize| RootHeader::Wrapped(Wrapped { by, key: key.to_owned(), blob: vec![7; blob] });
+    let entropy = SeededEntropy::new(3);
+    let split = |shares, threshold| {
+        let source = RootSource::Shares(Split::new(shares, threshold).unwrap());
+        source.fresh(CHEAP, &entropy).unwrap().root.header().clone()
+    };
+    vec![
+        RootHeader::Passphrase { cost: CHEAP, salt: [5; 16] },
+        RootHeader::KeyFile,
+        wrapped(Wrapper::Transit, "k", 1),
+        wrapped(Wrapper::Pkcs11, "roots", 61),
+        wrapped(Wrapper::AwsKms, &"k".repeat(255), 4096),
+        split(2, 2),
+        split(32, 32),
+    ]
+}
+
+#[test]
+fn a_header_of_every_kind_is_read_back_and_every_flipped_bit_of_it_is_refused() {
+    for header in headers() {
+        let fixture = Fixture::new();
+        let mut keyring = fixture.two_epochs();
+        let seal = RootSeal { header: header.clone(), ..RootSeal::of(&fixture.root) };
+        keyring.seal = Arc::new(seal);
+        keyring.save(&fixture.path(), &fixture.entropy).unwrap();
+        assert_eq!(peek(&fixture.path()).unwrap().root, header);
+        let bytes = fs::read(fixture.path()).unwrap();
+        assert_eq!(keys(&fixture.load(&bytes).unwrap()), keys(&keyring));
+        let body = CLEAR + header.encode().1.len();
+        // Of the longest, a sample; the length and kind of each, to the bit.
+        for bit in (29 * 8..body * 8).step_by(if body > 1000 { 97 } else { 1 }) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(fixture.load(&flipped).is_err(), "bit {bit} of {header:?}");
+        }
+    }
+}
+
+#[test]
+fn a_headers_body_has_one_spelling() {
+    for header in headers() {
+        let (kind, body) = header.encode();
+        assert_eq!(RootHeader::decode(kind, &body), Some(header.clone()));
+        for other in (0..=u8::MAX).filter(|other| *other != kind) {
+            assert_ne!(RootHeader::decode(other, &body), Some(header.clone()));
+        }
+        for shorter in 0..body.len().min(64) {
+            assert_ne!(RootHeader::decode(kind, &body[..shorter]), Some(header.clone()));
+        }
+        assert_ne!(RootHeader::decode(kind, &[&body[..], &[0]].concat()), Some(header));
+    }
+    let wrapped = |key: &[u8], blob: usize| [&[key.len() as u8], key, &vec![7; blob]].concat();
+    for bad in [wrapped(b"", 9), wrapped(b"k\n", 9), wrapped(b"\xff", 9), wrapped(b"k", 0), wrapped(b"k", 4097)] {
+        assert_eq!(RootHeader::decode(3, &bad), None);
+    }
 }

@@ -1,5 +1,5 @@
 //! Postal addresses of every country. INVARIANT: an address has a line and a country; what else a country's addresses have
-//! is the sender's to know, so no part is checked against another.
+//! is the sender's to know, so no part is checked against another. Only a retention policy takes its lines away.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub struct RawAddress {
 }
 
 /// Where a parcel goes: 1 to 8 lines of at most 200 characters; locality, region (100 each) and postal code (20), each of
-/// which may be empty; a country.
+/// which may be empty; a country. The lines may go before the rest.
 pub struct Address {
     pub(super) lines: Vec<Zeroizing<String>>,
     pub(super) locality: Zeroizing<String>,
@@ -64,6 +64,13 @@ impl Address {
         Ok(address)
     }
 
+    /// The address without its street lines: what may outlive them.
+    pub fn without_lines(mut self) -> Self {
+        self.lines.clear();
+        self
+    }
+
+    /// None at all: their own retention is over.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(|line| line.as_str())
     }

@@ -27,6 +27,17 @@ impl Email {
     }
 }
 
+impl Email {
+    /// What the address is found by: letters in either case and a domain in either spelling are one mailbox to its people.
+    pub fn normalized(&self) -> Zeroizing<String> {
+        let (local, domain) = self.0.rsplit_once('@').unwrap_or((&self.0, ""));
+        let ascii = domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::STD3);
+        let domain = Zeroizing::new(ascii.map_or_else(|_| domain.to_lowercase(), |ascii| ascii.to_lowercase()));
+        let local = Zeroizing::new(local.to_lowercase());
+        Zeroizing::new(format!("{}@{}", *local, *domain))
+    }
+}
+
 fn is_address(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let Ok(domain) = domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::STD3) else { return false };
@@ -69,6 +80,19 @@ mod tests {
         ] {
             assert_eq!(email(raw).as_deref(), Ok(raw));
         }
+    }
+
+    #[test]
+    fn a_mailbox_has_one_normal_form_however_it_is_written() {
+        let normal = |raw: &str| Email::parse("email", raw.to_owned()).unwrap().normalized().to_string();
+        for (one, other) in [
+            ("Anne.Smith@Example.ORG", "anne.smith@example.org"),
+            ("zoë@bücher.example", "ZOË@xn--bcher-kva.example"),
+            ("o'brien@mail.example", "O'Brien@MAIL.example"),
+        ] {
+            assert_eq!(normal(one), normal(other));
+        }
+        assert_ne!(normal("anne@example.org"), normal("anne+shop@example.org"));
     }
 
     #[test]

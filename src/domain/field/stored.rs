@@ -43,7 +43,8 @@ pub fn from_bytes(field: Field, bytes: &[u8]) -> Option<FieldValue> {
             postal_code: parts.next()?,
             region: parts.next()?,
             locality: parts.next()?,
-            lines: Some(parts.by_ref().collect::<Vec<_>>()).filter(|lines| !lines.is_empty())?,
+            // None: they went before the rest.
+            lines: parts.by_ref().collect(),
         }),
     };
     parts.0.is_empty().then_some(value)

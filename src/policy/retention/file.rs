@@ -1,18 +1,20 @@
 //! Reads a policy file. INVARIANT: a file is taken whole or refused with the line at fault and a reason that the person who
-//! wrote it understands; nothing unknown is skipped.
+//! wrote it understands; nothing unknown is skipped, and a figure that the shop must say is never made up.
 
-use super::{Action, ClassRule, Matter, Policy};
+use super::calendar::{Calendar, Length};
+use super::{Action, ClassRule, Matter, Piece, Policy, Request, Rule, Term};
 use crate::domain::id::PolicyVersion;
-use crate::domain::vocabulary::{Class, EventKind, Field};
-use jiff::Span;
-use jiff::civil::{Time, date};
-use jiff::fmt::temporal::SpanParser;
+use crate::domain::vocabulary::{Class, EventKind, Field, Findable};
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use toml::Spanned;
+
+/// A shop's own figures, by their parameter's name.
+pub type Parameters = BTreeMap<String, i64>;
 
 /// Why a policy file is refused, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +32,11 @@ pub enum Reason {
     Shape(String),
     #[error("{found:?} is no {what}; there are: {known}")]
     Unknown { what: &'static str, found: String, known: String },
-    #[error("{0:?} is no ISO-8601 duration, like P60D (days), P6M (months) or P3Y (years)")]
+    #[error("{0:?} is no ISO-8601 duration, like P60D (days), P6M (months) or P3Y (years), nor so many working days")]
     NotADuration(String),
-    #[error("a duration must be longer than nothing")]
+    #[error("{0:?} is not 1 to 1000 working days, like \"10 working days\"")]
+    NotWorkingDays(String),
+    #[error("a duration must be longer than nothing; only a deadline (at_latest) may be at once")]
     NotPositive,
     #[error("a duration of more than a century is no limit")]
     Endless,
@@ -40,10 +44,26 @@ pub enum Reason {
     NoCap,
     #[error("{0:?} is no time zone of the IANA database, like Europe/Berlin or UTC")]
     NoSuchZone(String),
+    #[error("{0:?} is no date, like \"2026-10-01\"")]
+    NotADate(String),
     #[error("{0:?} is given twice")]
     Twice(String),
     #[error("a policy's id is 1 to 63 characters of a-z, 0-9 and '-'")]
     BadId,
+    #[error("this class does not hold {0}, so no stage of it can end")]
+    NotHeld(Field),
+    #[error("this ends nothing: it needs an event to start from, or a cap")]
+    EndsNothing,
+    #[error("after_closing counts from what wait_for waits for, and there is nothing")]
+    ClosesNothing,
+    #[error("a parameter's name is of a-z and '_'")]
+    BadParameter,
+    #[error("a parameter is a whole number from 1 to 1000, or \"required\" until the shop says it")]
+    ParameterRange,
+    #[error("{0} has no value, and there is none to fall back on: the shop must say it (parameters = {{ {0} = 5 }})")]
+    ParameterMissing(String),
+    #[error("no duration uses {{{0}}}")]
+    ParameterUnused(String),
 }
 
 #[derive(Deserialize)]
@@ -51,31 +71,123 @@ pub enum Reason {
 struct RawPolicy {
     id: Spanned<String>,
     zone: Spanned<String>,
+    #[serde(default)]
+    holidays: Vec<Spanned<String>>,
+    #[serde(default)]
+    parameters: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+    #[serde(default)]
+    release: RawRelease,
     class: BTreeMap<Spanned<String>, RawClass>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawRelease {
+    #[serde(default)]
+    carrier: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawClass {
     fields: Vec<Spanned<String>>,
-    action: Spanned<String>,
-    cap: Option<Spanned<String>>,
     #[serde(default)]
-    after: BTreeMap<Spanned<String>, Spanned<String>>,
+    findable: Vec<Spanned<String>>,
+    action: Spanned<String>,
+    #[serde(default)]
+    after: RawTerms,
     #[serde(default)]
     wait_for: Vec<Spanned<String>>,
+    after_closing: Option<Spanned<String>>,
     inactive_after: Option<Spanned<String>>,
+    on_request: Option<RawRequest>,
+    #[serde(default)]
+    at_latest: RawTerms,
+    cap: Option<Spanned<String>>,
+    #[serde(default)]
+    field: BTreeMap<Spanned<String>, RawStage>,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStage {
+    #[serde(default)]
+    after: RawTerms,
+    #[serde(default)]
+    wait_for: Vec<Spanned<String>>,
+    after_closing: Option<Spanned<String>>,
+    inactive_after: Option<Spanned<String>>,
+    #[serde(default)]
+    at_latest: RawTerms,
+    cap: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRequest {
+    after: RawTerms,
+    #[serde(default)]
+    wait_for: Vec<Spanned<String>>,
+}
+
+/// Durations by the event that they run from.
+type RawTerms = BTreeMap<Spanned<String>, Spanned<String>>;
 
 /// A reason and the bytes of the file that it is about.
 type At = (Range<usize>, Reason);
 
+/// The file with the values of its parameters.
+struct Source<'a> {
+    text: &'a str,
+    parameters: Parameters,
+}
+
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
-    let raw: RawPolicy = toml::from_str(text).map_err(|error| {
+    policy(raw(text)?, text).map_err(|(span, reason)| PolicyError { line: line(text, span.start), reason })
+}
+
+/// The file with `given` written in place of what its parameters say.
+pub(super) fn settle(text: &str, given: &Parameters) -> Result<String, PolicyError> {
+    if given.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let mut places: Vec<(Range<usize>, i64)> = Vec::new();
+    let raw = raw(text)?;
+    for (name, value) in given {
+        let Some((_, place)) = raw.parameters.iter().find(|(known, _)| known.get_ref() == name) else {
+            let known = raw.parameters.keys().map(|known| known.get_ref().as_str()).collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none".to_owned() } else { known };
+            return Err(PolicyError {
+                line: 1,
+                reason: Reason::Unknown { what: "parameter of this policy", found: name.clone(), known },
+            });
+        };
+        places.push((place.span(), *value));
+    }
+    places.sort_by_key(|(place, _)| std::cmp::Reverse(place.start));
+    let mut settled = text.to_owned();
+    for (place, value) in places {
+        settled.replace_range(place, &value.to_string());
+    }
+    Ok(settled)
+}
+
+/// The comment above a line: what the file itself says of a rule. Lines of the same paragraph may lie between.
+pub(super) fn comment_above(text: &str, line: usize) -> String {
+    let above: Vec<&str> = text.lines().take(line.saturating_sub(1)).collect();
+    let is_comment = |line: &&&str| line.starts_with('#');
+    let paragraph = above.iter().rev().take_while(|line| !line.is_empty()).skip_while(|line| !line.starts_with('#'));
+    let mut comment: Vec<&str> =
+        paragraph.take_while(is_comment).map(|line| line.trim_start_matches('#').trim()).collect();
+    comment.reverse();
+    comment.join(" ")
+}
+
+fn raw(text: &str) -> Result<RawPolicy, PolicyError> {
+    toml::from_str(text).map_err(|error| {
         let reason = Reason::Shape(error.message().to_owned());
         PolicyError { line: line(text, error.span().map_or(0, |span| span.start)), reason }
-    })?;
-    policy(raw, text).map_err(|(span, reason)| PolicyError { line: line(text, span.start), reason })
+    })
 }
 
 fn line(text: &str, offset: usize) -> usize {
@@ -89,52 +201,152 @@ fn policy(raw: RawPolicy, text: &str) -> Result<Policy, At> {
     }
     let zone = TimeZone::get(raw.zone.get_ref())
         .map_err(|_| (raw.zone.span(), Reason::NoSuchZone(raw.zone.get_ref().clone())))?;
+    let source = Source { text, parameters: parameters(&raw.parameters, text)? };
     let mut classes = BTreeMap::new();
     for (name, raw) in &raw.class {
         let class = word(name, "class", Class::ALL, Class::as_str)?;
-        classes.insert(class, rule(name.span(), raw)?);
+        classes.insert(class, source.class(name.span(), raw)?);
     }
-    let version = PolicyVersion(Sha256::digest(text).into());
-    Ok(Policy { id: id.clone(), version, text: text.to_owned(), zone, classes })
-}
-
-fn rule(place: Range<usize>, raw: &RawClass) -> Result<ClassRule, At> {
-    let action = match raw.action.get_ref().as_str() {
-        "purge" => Action::Purge,
-        "desensitize" => Action::Desensitize,
-        other => {
-            let known = "purge, desensitize".to_owned();
-            return Err((raw.action.span(), Reason::Unknown { what: "action", found: other.to_owned(), known }));
-        }
-    };
-    let cap = raw.cap.as_ref().ok_or((place, Reason::NoCap))?;
-    let after = raw
-        .after
-        .iter()
-        .map(|(event, duration)| Ok((word(event, "event", EventKind::ALL, EventKind::as_str)?, span(duration)?)));
-    Ok(ClassRule {
-        fields: words(&raw.fields, "field", Field::ALL, Field::as_str)?,
-        action,
-        after: after.collect::<Result<_, At>>()?,
-        wait_for: words(&raw.wait_for, "matter to wait for", &Matter::ALL, Matter::as_str)?,
-        inactive_after: raw.inactive_after.as_ref().map(span).transpose()?,
-        cap: span(cap)?,
+    Ok(Policy {
+        id: id.clone(),
+        version: PolicyVersion(Sha256::digest(text).into()),
+        text: text.to_owned(),
+        calendar: Calendar { zone, holidays: holidays(&raw.holidays)? },
+        classes,
+        carrier: words(&raw.release.carrier, "field that a carrier may have", &[Field::Phone], Field::as_str)?,
     })
 }
 
-fn span(raw: &Spanned<String>) -> Result<Span, At> {
-    let at = |reason| (raw.span(), reason);
-    let span =
-        SpanParser::new().parse_span(raw.get_ref()).map_err(|_| at(Reason::NotADuration(raw.get_ref().clone())))?;
-    if !span.is_positive() {
-        return Err(at(Reason::NotPositive));
+fn holidays(raw: &[Spanned<String>]) -> Result<BTreeSet<Date>, At> {
+    let mut days = BTreeSet::new();
+    for raw in raw {
+        let day = raw.get_ref().parse().map_err(|_| (raw.span(), Reason::NotADate(raw.get_ref().clone())))?;
+        if !days.insert(day) {
+            return Err((raw.span(), Reason::Twice(raw.get_ref().clone())));
+        }
     }
-    let start = date(2000, 1, 1).to_datetime(Time::midnight());
-    let century = date(2100, 1, 1).to_datetime(Time::midnight());
-    match start.checked_add(span) {
-        Ok(end) if end <= century => Ok(span),
-        _ => Err(at(Reason::Endless)),
+    Ok(days)
+}
+
+fn parameters(raw: &BTreeMap<Spanned<String>, Spanned<toml::Value>>, text: &str) -> Result<Parameters, At> {
+    let mut parameters = Parameters::new();
+    for (name, value) in raw {
+        let word = name.get_ref();
+        if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            return Err((name.span(), Reason::BadParameter));
+        }
+        let number = match value.get_ref() {
+            toml::Value::Integer(number) if (1..=1_000).contains(number) => *number,
+            toml::Value::String(text) if text == "required" => {
+                return Err((value.span(), Reason::ParameterMissing(word.clone())));
+            }
+            _ => return Err((value.span(), Reason::ParameterRange)),
+        };
+        if !text.contains(&format!("{{{word}}}")) {
+            return Err((name.span(), Reason::ParameterUnused(word.clone())));
+        }
+        parameters.insert(word.clone(), number);
     }
+    Ok(parameters)
+}
+
+impl Source<'_> {
+    fn class(&self, place: Range<usize>, raw: &RawClass) -> Result<ClassRule, At> {
+        let action = match raw.action.get_ref().as_str() {
+            "purge" => Action::Purge,
+            "desensitize" => Action::Desensitize,
+            other => {
+                let known = "purge, desensitize".to_owned();
+                return Err((raw.action.span(), Reason::Unknown { what: "action", found: other.to_owned(), known }));
+            }
+        };
+        let fields = words(&raw.fields, "field", Field::ALL, Field::as_str)?;
+        let findable = words(&raw.findable, "findable value", Findable::ALL, Findable::as_str)?;
+        let cap = raw.cap.as_ref().ok_or((place, Reason::NoCap))?;
+        let whole = Rule {
+            after: self.terms(&raw.after)?,
+            wait_for: matters(&raw.wait_for)?,
+            after_closing: self.after_closing(raw.after_closing.as_ref(), &raw.wait_for)?,
+            inactive_after: raw.inactive_after.as_ref().map(|raw| self.term(raw)).transpose()?,
+            on_request: raw.on_request.as_ref().map(|raw| self.request(raw)).transpose()?,
+            at_latest: self.deadlines(&raw.at_latest)?,
+            cap: Some(self.term(cap)?),
+        };
+        let pieces: Vec<Piece> = Piece::all().collect();
+        let mut stages = BTreeMap::new();
+        for (name, raw) in &raw.field {
+            let piece = word(name, "field or part of one", &pieces, Piece::as_str)?;
+            if !fields.contains(&piece.field()) {
+                return Err((name.span(), Reason::NotHeld(piece.field())));
+            }
+            stages.insert(piece, self.stage(name.span(), raw)?);
+        }
+        Ok(ClassRule { fields, findable, action, whole, stages })
+    }
+
+    fn stage(&self, place: Range<usize>, raw: &RawStage) -> Result<Rule, At> {
+        if raw.after.is_empty() && raw.at_latest.is_empty() && raw.inactive_after.is_none() && raw.cap.is_none() {
+            return Err((place, Reason::EndsNothing));
+        }
+        Ok(Rule {
+            after: self.terms(&raw.after)?,
+            wait_for: matters(&raw.wait_for)?,
+            after_closing: self.after_closing(raw.after_closing.as_ref(), &raw.wait_for)?,
+            inactive_after: raw.inactive_after.as_ref().map(|raw| self.term(raw)).transpose()?,
+            on_request: None,
+            at_latest: self.deadlines(&raw.at_latest)?,
+            cap: raw.cap.as_ref().map(|raw| self.term(raw)).transpose()?,
+        })
+    }
+
+    fn request(&self, raw: &RawRequest) -> Result<Request, At> {
+        Ok(Request { after: self.terms(&raw.after)?, wait_for: matters(&raw.wait_for)? })
+    }
+
+    fn after_closing(&self, raw: Option<&Spanned<String>>, wait_for: &[Spanned<String>]) -> Result<Option<Term>, At> {
+        match raw {
+            Some(raw) if wait_for.is_empty() => Err((raw.span(), Reason::ClosesNothing)),
+            raw => raw.map(|raw| self.term(raw)).transpose(),
+        }
+    }
+
+    fn terms(&self, raw: &RawTerms) -> Result<BTreeMap<EventKind, Term>, At> {
+        self.by_event(raw, Self::term)
+    }
+
+    fn deadlines(&self, raw: &RawTerms) -> Result<BTreeMap<EventKind, Term>, At> {
+        self.by_event(raw, Self::any_term)
+    }
+
+    fn by_event(
+        &self,
+        raw: &RawTerms,
+        term: fn(&Self, &Spanned<String>) -> Result<Term, At>,
+    ) -> Result<BTreeMap<EventKind, Term>, At> {
+        let terms = raw
+            .iter()
+            .map(|(event, raw)| Ok((word(event, "event", EventKind::ALL, EventKind::as_str)?, term(self, raw)?)));
+        terms.collect()
+    }
+
+    fn term(&self, raw: &Spanned<String>) -> Result<Term, At> {
+        let term = self.any_term(raw)?;
+        if term.length.is_nothing() { Err((raw.span(), Reason::NotPositive)) } else { Ok(term) }
+    }
+
+    /// A length of time, of nothing too, with the parameters' values in place of their names.
+    fn any_term(&self, raw: &Spanned<String>) -> Result<Term, At> {
+        let mut written = raw.get_ref().clone();
+        for (name, value) in &self.parameters {
+            written = written.replace(&format!("{{{name}}}"), &value.to_string());
+        }
+        let length = Length::parse(&written).map_err(|reason| (raw.span(), reason))?;
+        Ok(Term { length, written, line: line(self.text, raw.span().start) })
+    }
+}
+
+fn matters(raw: &[Spanned<String>]) -> Result<Vec<Matter>, At> {
+    words(raw, "matter to wait for", &Matter::ALL, Matter::as_str)
 }
 
 /// The items of a list, each a word of the vocabulary, none twice.
@@ -163,66 +375,4 @@ fn word<T: Copy>(raw: &Spanned<String>, what: &'static str, all: &[T], name: fn(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "\
-id = 'shop'
-zone = 'Europe/Berlin'
-
-[class.order]
-fields = ['address', 'phone']
-action = 'purge'
-wait_for = ['refund']
-inactive_after = 'P2Y'
-cap = 'P1Y'
-
-[class.order.after]
-delivered = 'P60D'
-";
-
-    #[test]
-    fn a_good_file_is_read_and_named_by_its_digest() {
-        let policy = Policy::parse(GOOD).unwrap();
-        assert_eq!(policy.version().0, <[u8; 32]>::from(Sha256::digest(GOOD)));
-        assert!(policy.class(Class::Order).is_some() && policy.class(Class::Case).is_none());
-        assert_ne!(Policy::parse(&format!("{GOOD}\n")).unwrap().version(), policy.version());
-    }
-
-    #[test]
-    fn every_mistake_is_named_with_its_line() {
-        for (from, to, line, reason) in [
-            ("zone = ", "zone ", 2, ""),
-            ("zone = 'Europe/Berlin'\n", "", 1, "missing field `zone`"),
-            ("id = 'shop'", "id = 'Shop'", 1, "a policy's id is"),
-            ("id = 'shop'", "id = ''", 1, "a policy's id is"),
-            ("id = 'shop'", "id = 7", 1, "invalid type"),
-            ("Europe/Berlin", "Europe/Atlantis", 2, "\"Europe/Atlantis\" is no time zone"),
-            ("\n\n[class.order]", "\ncolour = 'red'\n[class.order]", 3, "unknown field `colour`"),
-            ("class.order", "class.basket", 4, "\"basket\" is no class; there are: order, account, case"),
-            ("'phone'", "'fax'", 5, "\"fax\" is no field; there are: account_name"),
-            ("'phone'", "'address'", 5, "\"address\" is given twice"),
-            ("fields = ['address', 'phone']\n", "", 4, "missing field `fields`"),
-            ("action = 'purge'", "action = 'keep'", 6, "\"keep\" is no action; there are: purge, desensitize"),
-            ("['refund']", "['weather']", 7, "\"weather\" is no matter to wait for; there are: after_sales, refund"),
-            ("['refund']", "['refund', 'refund']", 7, "\"refund\" is given twice"),
-            ("P2Y", "two years", 8, "\"two years\" is no ISO-8601 duration"),
-            ("P2Y", "2 years", 8, "\"2 years\" is no ISO-8601 duration"),
-            ("cap = 'P1Y'\n", "", 4, "this class has no cap"),
-            ("cap = 'P1Y'", "cap = 'P1Y'\ncap = 'P1Y'", 10, "duplicate key"),
-            ("cap = 'P1Y'", "cap = 'P0D'", 9, "longer than nothing"),
-            ("cap = 'P1Y'", "cap = '-P1Y'", 9, "longer than nothing"),
-            ("cap = 'P1Y'", "cap = 'P101Y'", 9, "more than a century"),
-            ("cap = 'P1Y'", "cap = 'P1Y'\ncap_ = 'P1Y'", 10, "unknown field `cap_`"),
-            ("delivered", "devoured", 12, "\"devoured\" is no event; there are: placed"),
-            ("'P60D'", "'P60D'\ndelivered = 'P9D'", 13, "duplicate key"),
-            ("'P60D'", "60", 12, "invalid type"),
-            ("'P60D'", "'P-60D'", 12, "\"P-60D\" is no ISO-8601 duration"),
-        ] {
-            let text = GOOD.replace(from, to);
-            let error = Policy::parse(&text).unwrap_err();
-            let shown = error.to_string();
-            assert!(error.line == line && shown.contains(reason), "{from} -> {to}: {shown}");
-        }
-    }
-}
+mod tests;

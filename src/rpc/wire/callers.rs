@@ -37,7 +37,7 @@ pub(in crate::rpc) fn approval_id(text: &str) -> Parsed<ApprovalId> {
     hash("approval_id", text).map(ApprovalId)
 }
 
-fn named(role: i32, name: &str) -> Parsed<Named> {
+pub(super) fn named(role: i32, name: &str) -> Parsed<Named> {
     let role = u8::try_from(role).ok().and_then(Role::from_code);
     let role = role.ok_or_else(|| FieldError::new("role", FieldReason::Unknown))?;
     let name = name.parse().map_err(|_| FieldError::new("name", FieldReason::NotAName))?;
@@ -61,12 +61,12 @@ fn pins(role: Role, wire: &[String]) -> Parsed<Pins> {
     })
 }
 
-fn certificate(text: &str) -> Parsed<Option<CertificateHash>> {
+pub(super) fn certificate(text: &str) -> Parsed<Option<CertificateHash>> {
     if text.is_empty() { Ok(None) } else { hash("certificate", text).map(|hash| Some(CertificateHash(hash))) }
 }
 
 /// `N` bytes in hexadecimal digits.
-fn hash<const N: usize>(field: &str, text: &str) -> Parsed<[u8; N]> {
+pub(super) fn hash<const N: usize>(field: &str, text: &str) -> Parsed<[u8; N]> {
     let mut bytes = [0; N];
     let decoded = hex::decode_to_slice(text, &mut bytes);
     decoded.map(|()| bytes).map_err(|_| FieldError::new(field, FieldReason::NotAHash))
@@ -74,7 +74,7 @@ fn hash<const N: usize>(field: &str, text: &str) -> Parsed<[u8; N]> {
 
 /// `days_left` asks the clock that certificates go by.
 pub(in crate::rpc) fn caller(caller: Enrolled, days_left: impl FnOnce(Timestamp) -> i64) -> proto::Caller {
-    let Enrolled { enrolment, certificate_good_until } = caller;
+    let Enrolled { enrolment, certificate_good_until, locked_out_until } = caller;
     let days = certificate_good_until.map_or(0, days_left);
     proto::Caller {
         role: i32::from(enrolment.id.role as u8),
@@ -87,6 +87,7 @@ pub(in crate::rpc) fn caller(caller: Enrolled, days_left: impl FnOnce(Timestamp)
         since: Some(wire_time(enrolment.since)),
         certificate_good_until: certificate_good_until.map(wire_time),
         certificate_days_left: i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }),
+        locked_out_until: locked_out_until.map(wire_time),
     }
 }
 
@@ -132,11 +133,11 @@ mod tests {
 
     #[test]
     fn every_enum_of_the_wire_has_the_domains_codes() {
-        for code in 1..=3 {
-            let (verb, wire) = (Verb::from_code(code).unwrap(), proto::Verb::try_from(i32::from(code)).unwrap());
-            assert_eq!(wire.as_str_name(), format!("VERB_{}", verb.name().to_uppercase()));
+        for code in 1..=u8::MAX {
+            let wire = proto::Verb::try_from(i32::from(code)).ok().map(|wire| wire.as_str_name().to_owned());
+            let verb = Verb::from_code(code).map(|verb| format!("VERB_{}", verb.name().to_uppercase()));
+            assert_eq!(wire, verb, "{code}");
         }
-        assert!(Verb::from_code(9).is_none() && proto::Verb::try_from(9).is_err());
         assert_eq!(proto::CallerStanding::Active as u8, Standing::Active as u8);
         assert_eq!(proto::CallerStanding::Suspended as u8, Standing::Suspended as u8);
     }

@@ -8,7 +8,7 @@ use crate::domain::field::{CaseReference, CustomerReference, FieldError, FieldRe
 use crate::domain::id::HoldId;
 use crate::domain::vocabulary::{EraseReason, HoldKind};
 use crate::vault::{
-    EraseSubject, Gated, Gone, HoldShown, Keeping, Kept, PlaceHold, PublishedMonth, SubjectNews, Which,
+    EraseSubject, Gated, Gone, HoldShown, Keeping, KeptRecord, PlaceHold, PublishedMonth, SubjectNews, Which,
 };
 use proto::erase_subject_response::News;
 
@@ -61,7 +61,7 @@ pub(in crate::rpc) fn news(news: SubjectNews) -> proto::EraseSubjectResponse {
     proto::EraseSubjectResponse { news: Some(news) }
 }
 
-fn kept(kept: Kept) -> proto::KeptRecord {
+fn kept(kept: KeptRecord) -> proto::KeptRecord {
     let (reason, hold, waiting_for) = match kept.why {
         Keeping::Held(kind) => (proto::KeepReason::Held, i32::from(kind.code()), Vec::new()),
         Keeping::Waiting(kinds) => {

@@ -1,8 +1,13 @@
 //! The statements that read. INVARIANT: every statement starts with its function's name, and a column that does not decode
 //! is named without its value.
 
-mod callers;
-mod erasure;
+mod inquiry;
+mod index;
+mod rewrap;
+pub(super) mod callers;
+pub(super) mod erasure;
+mod log;
+mod retention;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
@@ -24,7 +29,7 @@ pub(super) struct Reader<'a> {
 }
 
 /// A decoded row, or the column that does not decode.
-type Decoded<T> = rusqlite::Result<Result<T, &'static str>>;
+pub(super) type Decoded<T> = rusqlite::Result<Result<T, &'static str>>;
 
 impl Reader<'_> {
     /// Runs `work` in one snapshot.
@@ -37,6 +42,11 @@ impl Reader<'_> {
         let answer = work();
         self.batch(name, "-- within\nCOMMIT")?;
         answer
+    }
+
+    /// The first statement of a transaction fixes what it sees; this is the cheapest there is.
+    pub(super) fn fix_snapshot(&self) -> Result<(), StoreError> {
+        self.first("meta", "-- fix_snapshot\nSELECT 1 FROM meta LIMIT 1", [], |_| Ok(Ok(()))).map(drop)
     }
 
     fn batch(&self, name: &'static str, text: &str) -> Result<(), StoreError> {
@@ -58,7 +68,7 @@ impl Reader<'_> {
             .map_err(|column| StoreError::Corrupt { table, column })
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         table: &'static str,
         text: &'static str,
@@ -135,6 +145,15 @@ fn record(row: &SqlRow<'_>) -> Decoded<RecordRow> {
     }))
 }
 
+fn dek(row: &SqlRow<'_>) -> Decoded<DekRow> {
+    Ok(Ok(DekRow {
+        id: DekId(row.get("id")?),
+        record: RecordId(row.get("record")?),
+        epoch: Epoch(row.get("epoch")?),
+        wrapped: row.get("wrapped")?,
+    }))
+}
+
 fn subject(row: &SqlRow<'_>) -> Decoded<SubjectRow> {
     let (leaving, unseen) = need_ok!(erasure::leaving(row)?);
     Ok(Ok(SubjectRow {
@@ -173,7 +192,7 @@ fn grant(row: &SqlRow<'_>) -> Decoded<GrantRow> {
     }))
 }
 
-fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
+pub(super) fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
     Ok(Ok(IdempotencyRow {
         digest: need!(array(row, "digest")?, "digest"),
         request: need!(array(row, "request")?, "request"),
@@ -184,7 +203,7 @@ fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
     }))
 }
 
-fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
+pub(super) fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
     let (erased, story) = need_ok!(erasure::erased(row)?);
     Ok(Ok(TombstoneRow {
         digest: TokenDigest(need!(array(row, "digest")?, "digest")),
@@ -223,14 +242,7 @@ impl Reads for Reader<'_> {
     }
 
     fn dek(&self, id: DekId) -> Result<Option<DekRow>, StoreError> {
-        self.first("dek", "-- dek\nSELECT * FROM dek WHERE id = ?1", params![id.0], |row| {
-            Ok(Ok(DekRow {
-                id: DekId(row.get("id")?),
-                record: RecordId(row.get("record")?),
-                epoch: Epoch(row.get("epoch")?),
-                wrapped: row.get("wrapped")?,
-            }))
-        })
+        self.first("dek", "-- dek\nSELECT * FROM dek WHERE id = ?1", params![id.0], dek)
     }
 
     fn sealed(&self, record: RecordId, part: u8) -> Result<Option<Vec<u8>>, StoreError> {
@@ -288,7 +300,7 @@ impl Reads for Reader<'_> {
         let text = "-- meta\nSELECT * FROM meta WHERE key = ?1";
         self.first("meta", text, params![key], |row| {
             let value = row.get("value")?;
-            Ok(stamp(row)?.map(|stamp| (MetaRow { key, value }, stamp)))
+            Ok(stamp(row)?.map(|stamp| (MetaRow { key: key.into(), value }, stamp)))
         })
     }
 

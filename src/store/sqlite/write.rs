@@ -3,6 +3,10 @@
 
 mod callers;
 mod erasure;
+mod index;
+mod rewrap;
+pub(super) mod log;
+mod retention;
 
 use rusqlite::{Connection, params};
 
@@ -15,7 +19,7 @@ use crate::store::rows::{DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, S
 use crate::store::tx::{Stamp, Writes};
 use crate::store::{HeadStamp, StoreError};
 
-use super::read::Reader;
+use super::read::{self, Reader};
 
 impl Reader<'_> {
     fn change(
@@ -28,6 +32,17 @@ impl Reader<'_> {
             .prepare_cached(text)
             .and_then(|mut statement| statement.execute(params))
             .map_err(|source| sql(table, source))
+    }
+
+    /// Deletes rows that have served their time. One that cannot be decoded goes too.
+    fn gone<R>(
+        &self,
+        table: &'static str,
+        text: &'static str,
+        params: impl rusqlite::Params,
+        decode: fn(&rusqlite::Row<'_>) -> read::Decoded<R>,
+    ) -> Result<Vec<Option<R>>, StoreError> {
+        self.all(table, text, params, |row| Ok(Ok(decode(row).ok().and_then(Result::ok))))
     }
 }
 
@@ -214,11 +229,11 @@ impl Writes for Reader<'_> {
         )
     }
 
-    fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+    fn expire_idempotency(&self, before: Timestamp, limit: usize) -> Result<Vec<Option<IdempotencyRow>>, StoreError> {
         // Ids grow with time, so the oldest are the first; the limit bounds the look even where none has expired.
         let text = "-- expire_idempotency\nDELETE FROM idempotency WHERE recorded_at < ?1 AND id IN \
-                    (SELECT id FROM idempotency ORDER BY id LIMIT ?2)";
-        self.change("idempotency", text, params![before.0, limit])
+                    (SELECT id FROM idempotency ORDER BY id LIMIT ?2) RETURNING *";
+        self.gone("idempotency", text, params![before.0, limit], read::idempotency)
     }
 
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError> {
@@ -241,10 +256,10 @@ impl Writes for Reader<'_> {
         )
     }
 
-    fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+    fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<Vec<Option<TombstoneRow>>, StoreError> {
         let text = "-- expire_tombstones\nDELETE FROM tombstone WHERE digest IN \
-                    (SELECT digest FROM tombstone WHERE until < ?1 ORDER BY until LIMIT ?2)";
-        self.change("tombstone", text, params![before.0, limit])
+                    (SELECT digest FROM tombstone WHERE until < ?1 ORDER BY until LIMIT ?2) RETURNING *";
+        self.gone("tombstone", text, params![before.0, limit], read::tombstone)
     }
 
     fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError> {
@@ -255,7 +270,7 @@ impl Writes for Reader<'_> {
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- put_meta\nINSERT INTO meta (key, value, epoch, mac) VALUES (?1, ?2, ?3, ?4) \
                     ON CONFLICT (key) DO UPDATE SET value = excluded.value, epoch = excluded.epoch, mac = excluded.mac";
-        self.change("meta", text, params![row.key, row.value, stamp.epoch.0, stamp.mac.as_bytes()])
+        self.change("meta", text, params![row.key.as_ref(), row.value, stamp.epoch.0, stamp.mac.as_bytes()])
     }
 }
 

@@ -1,42 +1,61 @@
 //! The writer thread: group commit. INVARIANT: an answer is sent only after the commit that holds its work, its audit entries
 //! and its head of the audit tree is on disk, and after the erasure ledger's lines are; if a commit fails, every later
-//! one is refused until a restart has recovered, for what the disk then holds is unknown.
+//! one is refused until a restart has recovered, for what the disk then holds is unknown. Two failures leave the disk as it was
+//! and are answered as what they are: it is full (`store::reserve` tells who may still write), or another process holds the
+//! database's write lock. A commit is made under one keyring, and keyrings change between commits.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rusqlite::Connection;
+use arc_swap::ArcSwap;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::read::Reader;
 use super::{sql, write};
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::entry::Entry;
-use crate::audit::tree::Frontier;
-use crate::audit::verify::Batch;
+use crate::audit::log::{Tip, year};
+use crate::audit::proof::STORED_FROM;
+use crate::audit::tree::Node;
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, abort_at, planted};
+use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
+use crate::domain::time::SECOND;
 use crate::store::ids::Ids;
 use crate::store::ledger::{Ledger, LedgerEntry};
-use crate::store::tx::{Places, Tx, Writes as _, stamp};
-use crate::store::{HeadStamp, StoreError, StorePaths, rows::MetaRow};
+use crate::store::reserve::{Reserve, ReserveState, TAKES_AWAY};
+use crate::store::state::{State as Sums, Tally, tally};
+use crate::store::tx::log::{Cut, KeptNote, LogReads as _, LogWrites as _};
+use crate::store::tx::{Places, Reads as _, Tx, Writes as _, stamp};
+use crate::store::{Flags, HeadStamp, StoreError, StorePaths, rows::MetaRow};
 
 /// How many closures one commit may hold.
 const GROUP: usize = 512;
 /// How many may wait; past it the store answers at once that it cannot.
 const QUEUE: usize = 8_192;
+/// How often, and how far apart, a commit is begun while another process holds the write lock. Two such waits, one in the queue
+/// and one's own, are within the second in which a refusal is promised.
+const BEGINS: usize = 80;
+const BEGIN_AGAIN: Duration = Duration::from_millis(5);
 
 enum Job {
     Work(Box<dyn Work>),
+    /// From here on by this keyring.
+    Adopt(Arc<Keyring>, Box<dyn Work>),
     TruncateLog(oneshot::Sender<Result<bool, StoreError>>),
 }
 
 /// A closure with the place its answer goes to.
 trait Work: Send {
     fn name(&self) -> &'static str;
-    /// Runs the closure and keeps its answer; `true` when its effects should stand.
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Runs the closure and keeps its answer; its effects should stand unless it failed.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    /// Whether it was run, and what it did is to stand.
+    fn stands(&self) -> bool;
     /// Sends the answer kept, or the reason why nothing of it stands.
     fn answer(&mut self, failed: Option<&StoreError>);
 }
@@ -57,11 +76,15 @@ where
         self.name
     }
 
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let answer = (self.work)(tx);
-        let stands = answer.is_ok();
+        let stands = answer.as_ref().map(drop).map_err(Clone::clone);
         self.answer = Some(answer);
         stands
+    }
+
+    fn stands(&self) -> bool {
+        matches!(self.answer, Some(Ok(_)))
     }
 
     fn answer(&mut self, failed: Option<&StoreError>) {
@@ -87,29 +110,48 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         paths: &StorePaths,
-        keyring: Arc<Keyring>,
+        reserve: u64,
+        shared: Arc<ArcSwap<Keyring>>,
         clock: Arc<dyn Clock>,
+        flags: Arc<Flags>,
     ) -> Result<Self, StoreError> {
+        let keyring = shared.load_full();
         let ledger = Ledger::open(&paths.ledger, &keyring)?;
+        let reserve = Reserve::open(paths, reserve)?;
         let poison = Arc::new(OnceLock::new());
-        let (frontier, bound, fresh) = recover(&connection, &keyring, &ledger)?;
+        let Recovered { tip, sums, adopted, bound, fresh } = recover(&connection, &keyring, &ledger)?;
         let ids = Arc::new(Ids::from(bound));
         let (jobs, queue) = sync_channel(QUEUE);
         let mut state = State {
             connection,
             ledger,
-            frontier,
+            tip,
+            sums,
             keyring,
+            shared,
             clock,
             poison: Arc::clone(&poison),
             ids: Arc::clone(&ids),
+            reserve,
+            flags,
             truncate_owed: false,
         };
         if fresh {
             state.put_meta("ledger_applied", 0_i64.to_le_bytes().to_vec())?;
         }
+        if adopted {
+            state.adopt_log()?;
+        }
         // An empty commit reserves the first ids, and shows that the disk takes writes.
-        state.try_commit(&mut [])?;
+        match state.try_commit(&mut []) {
+            // On a full disk a restarted store must still be able to erase.
+            Err(StoreError::DiskFull) if state.reserve.release() => {
+                let _ = state.batch("rollback", "-- rollback\nROLLBACK");
+                state.try_commit(&mut [])?;
+            }
+            committed => drop(committed?),
+        }
+        state.flags.reserve(state.reserve.state());
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || state.serve(&queue))
@@ -128,6 +170,20 @@ impl Writer {
     {
         let (to, answer) = oneshot::channel();
         self.send(Job::Work(Box::new(Pending { name, work, answer: None, to: Some(to) })))?;
+        Ok(answer)
+    }
+
+    pub(super) fn adopt<F>(
+        &self,
+        keyring: Arc<Keyring>,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError>
+    where
+        F: Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        let (to, answer) = oneshot::channel();
+        let work = Pending { name: "adopt_keyring", work, answer: None, to: Some(to) };
+        self.send(Job::Adopt(keyring, Box::new(work)))?;
         Ok(answer)
     }
 
@@ -181,11 +237,18 @@ impl Drop for Guard {
 struct State {
     connection: Connection,
     ledger: Ledger,
-    frontier: Frontier,
+    /// The log's last tree.
+    tip: Tip,
+    /// The state of all rows, as of the last commit.
+    sums: Sums,
     keyring: Arc<Keyring>,
+    /// The same, for those who read.
+    shared: Arc<ArcSwap<Keyring>>,
     clock: Arc<dyn Clock>,
     poison: Arc<OnceLock<String>>,
     ids: Arc<Ids>,
+    reserve: Reserve,
+    flags: Arc<Flags>,
     /// An erasure was committed while a reader held the log; it is truncated as soon as that goes.
     truncate_owed: bool,
 }
@@ -195,6 +258,8 @@ struct State {
 struct Appended {
     entries: Vec<Entry>,
     ledger: Vec<LedgerEntry>,
+    cut: Option<Cut>,
+    change: Tally,
 }
 
 impl Appended {
@@ -212,11 +277,17 @@ impl State {
         while let Ok(first) = queue.recv() {
             let mut works = Vec::new();
             let mut truncations = Vec::new();
+            let mut adoption = None;
             let mut next = Some(first);
             while let Some(job) = next.take() {
                 match job {
                     Job::Work(work) => works.push(work),
                     Job::TruncateLog(to) => truncations.push(to),
+                    // What was queued before it is committed under the old keyring, what comes after it under the new one.
+                    Job::Adopt(keyring, work) => {
+                        adoption = Some((keyring, work));
+                        break;
+                    }
                 }
                 if works.len() < GROUP {
                     next = queue.try_recv().ok();
@@ -224,6 +295,9 @@ impl State {
             }
             if !works.is_empty() {
                 self.commit(&mut works);
+            }
+            if let Some((keyring, work)) = adoption {
+                self.adopt(keyring, work);
             }
             if !truncations.is_empty() || self.truncate_owed {
                 let done = self.truncate();
@@ -236,11 +310,25 @@ impl State {
         let _ = self.truncate();
     }
 
-    fn commit(&mut self, works: &mut [Box<dyn Work>]) {
-        if planted(Fault::EarlyAcknowledgement) {
-            return self.commit_early(works);
+    fn commit(&mut self, works: &mut Vec<Box<dyn Work>>) {
+        self.reserve.restore();
+        if self.reserve.state() == ReserveState::Released {
+            refuse_but_taking_away(works);
+            if works.is_empty() {
+                return self.flags.reserve(ReserveState::Released);
+            }
         }
-        match self.try_commit(works) {
+        let started = self.clock.boot();
+        let mut committed = self.try_commit(works);
+        if matches!(committed, Err(StoreError::DiskFull)) {
+            let _ = self.batch("rollback", "-- rollback\nROLLBACK");
+            if works.iter().any(|work| takes_away(work.as_ref())) && self.reserve.release() {
+                refuse_but_taking_away(works);
+                committed = self.try_commit(works);
+            }
+        }
+        self.flags.reserve(self.reserve.state());
+        match committed {
             Ok(erased) => {
                 if erased {
                     abort_at(Fault::AbortAfterCommit);
@@ -250,26 +338,47 @@ impl State {
                     abort_at(Fault::AbortBeforeAnswer);
                 }
                 works.iter_mut().for_each(|work| work.answer(None));
+                metrics::histogram!("strongroom_commit_seconds").record(seconds(self.clock.boot() - started));
+                metrics::histogram!("strongroom_commit_transactions").record(count(works.len()));
             }
             Err(error) => {
-                let _ = self.batch("rollback", "-- rollback\nROLLBACK");
-                if !matches!(error, StoreError::DiskFull) {
-                    tracing::error!(error = %error, "a commit failed; the store refuses until it is restarted");
-                    let _ = self.poison.set(error.to_string());
-                }
+                self.failed(&error);
                 works.iter_mut().for_each(|work| work.answer(Some(&error)));
             }
         }
     }
 
-    /// The planted fault: answers first, commits later.
-    fn commit_early(&mut self, works: &mut [Box<dyn Work>]) {
-        let _ = self.batch("begin", "-- begin\nBEGIN IMMEDIATE");
-        let mut appended = Appended::default();
-        works.iter_mut().for_each(|work| self.savepoint(work.as_mut(), &mut appended).unwrap_or(()));
+    /// Nothing of a commit stands; unless the disk is known to be as it was, nothing more is committed.
+    fn failed(&self, error: &StoreError) {
+        let _ = self.batch("rollback", "-- rollback\nROLLBACK");
+        metrics::counter!("strongroom_commits_failed_total").increment(1);
+        if !matches!(error, StoreError::DiskFull | StoreError::Busy) {
+            tracing::error!(error = %error, "a commit failed; the store refuses until it is restarted");
+            let _ = self.poison.set(error.to_string());
+        }
+    }
+
+    /// Commits `work` as the first one under `keyring`; when it does not stand, all stays with the old keyring.
+    fn adopt(&mut self, keyring: Arc<Keyring>, work: Box<dyn Work>) {
+        let old = std::mem::replace(&mut self.keyring, Arc::clone(&keyring));
+        // Before the commit: whoever reads what it wrote must know its epoch, and nothing written by now needs the old one alone.
+        self.shared.store(keyring);
+        let mut works = [work];
+        match self.try_commit(&mut works) {
+            Ok(_) if works.iter().all(|work| work.stands()) => {}
+            Ok(_) => self.fall_back(old),
+            Err(error) => {
+                self.fall_back(old);
+                self.failed(&error);
+                return works.iter_mut().for_each(|work| work.answer(Some(&error)));
+            }
+        }
         works.iter_mut().for_each(|work| work.answer(None));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        let _ = self.append(&appended).and_then(|_| self.batch("commit", "-- commit\nCOMMIT"));
+    }
+
+    fn fall_back(&mut self, old: Arc<Keyring>) {
+        self.shared.store(Arc::clone(&old));
+        self.keyring = old;
     }
 
     /// Runs and commits all; `true` when something was erased.
@@ -277,11 +386,15 @@ impl State {
         if let Some(why) = self.poison.get() {
             return Err(StoreError::Poisoned(why.clone()));
         }
-        let before = self.frontier.clone();
-        self.batch("begin", "-- begin\nBEGIN IMMEDIATE")?;
+        let before = (self.tip.clone(), self.sums);
+        self.begin()?;
         let mut appended = Appended::default();
         for work in works.iter_mut() {
             self.savepoint(work.as_mut(), &mut appended)?;
+        }
+        if planted(Fault::EarlyAcknowledgement) {
+            works.iter_mut().for_each(|work| work.answer(None));
+            std::thread::sleep(Duration::from_millis(20));
         }
         let bound = self.ids.wanted();
         let committed = self
@@ -290,13 +403,29 @@ impl State {
             .map(|()| appended.abort_at(Fault::AbortBeforeCommit))
             .and_then(|()| self.batch("commit", "-- commit\nCOMMIT"));
         if let Err(error) = committed {
-            self.frontier = before;
+            (self.tip, self.sums) = before;
             return Err(error);
         }
         if let Some(bound) = bound {
             self.ids.reserved(bound);
         }
+        metrics::counter!("strongroom_audit_entries_total").increment(appended.entries.len() as u64);
+        appended.entries.iter().for_each(|entry| self.flags.committed(entry));
         Ok(!appended.ledger.is_empty())
+    }
+
+    /// Begins a transaction. One that finds the write lock taken (by a backup, a person at a prompt) has written nothing: it is
+    /// tried again for a while and then is no more than busy. The connection's own waiting stays off, for a checkpoint's sake.
+    fn begin(&self) -> Result<(), StoreError> {
+        for _ in 0..BEGINS {
+            match self.batch("begin", "-- begin\nBEGIN IMMEDIATE") {
+                Err(StoreError::Sql { source, .. }) if source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    std::thread::sleep(BEGIN_AGAIN);
+                }
+                begun => return begun,
+            }
+        }
+        Err(StoreError::Busy)
     }
 
     /// Runs one closure; if it fails, nothing of it remains and its neighbours are not touched.
@@ -304,16 +433,21 @@ impl State {
         self.batch("savepoint", "-- savepoint\nSAVEPOINT closure")?;
         let rows = Reader { connection: &self.connection };
         let begins = Places {
-            entry: self.frontier.size() + appended.entries.len() as u64,
+            entry: self.tip.entries() + appended.entries.len() as u64,
             line: self.ledger.last() + appended.ledger.len() as u64,
         };
         let mut tx = Tx::new(&rows, &rows, &self.keyring, begins);
         let started = self.clock.boot();
-        if work.run(&mut tx) {
-            appended.entries.append(&mut tx.entries);
-            appended.ledger.append(&mut tx.ledger);
-        } else {
-            self.batch("rollback_closure", "-- rollback_closure\nROLLBACK TO closure")?;
+        match work.run(&mut tx) {
+            Ok(()) => {
+                appended.entries.append(&mut tx.entries);
+                appended.ledger.append(&mut tx.ledger);
+                appended.cut = tx.cut.take().or(appended.cut.take());
+                appended.change.add(&tx.change.borrow());
+            }
+            // SQLite may have rolled everything back, savepoints included.
+            Err(StoreError::DiskFull) => return Err(StoreError::DiskFull),
+            Err(_) => self.batch("rollback_closure", "-- rollback_closure\nROLLBACK TO closure")?,
         }
         self.batch("release_closure", "-- release_closure\nRELEASE closure")?;
         let micros = self.clock.boot() - started;
@@ -331,17 +465,82 @@ impl State {
             abort_at(Fault::AbortAfterLedger);
             self.put_meta("ledger_applied", applied.to_le_bytes().to_vec())?;
         }
-        if appended.entries.is_empty() {
-            return Ok(());
+        if !appended.entries.is_empty() {
+            self.append_entries(&appended.entries)?;
         }
-        let batch = Batch::extend(&mut self.frontier, &appended.entries, self.clock.now());
+        if let Some(cut) = &appended.cut {
+            self.cut(cut)?;
+        }
+        if !(appended.entries.is_empty() && appended.change.is_nothing()) {
+            self.sums.tally.add(&appended.change);
+            self.put_sums()?;
+        }
+        Ok(())
+    }
+
+    fn append_entries(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut nodes = Vec::new();
+        let batch = self.tip.extend(entries, self.clock.now(), &mut |node| nodes.push(node));
         let vouched = HeadStamp::of(self.keyring.active(), &batch.head);
         write::insert_audit_batch(&self.connection, &batch, &vouched)?;
-        self.put_meta("audit_frontier", self.frontier.to_bytes())
+        self.put_nodes(&nodes)?;
+        self.put_meta("audit_frontier", self.tip.to_bytes())
+    }
+
+    fn put_nodes(&self, nodes: &[Node]) -> Result<(), StoreError> {
+        let stored = nodes.iter().filter(|node| node.level >= STORED_FROM);
+        stored.into_iter().try_for_each(|node| write::log::insert_node(&self.connection, node))
+    }
+
+    /// Closes the year's tree with its last checkpoint, and begins the next one.
+    fn cut(&mut self, Cut { name, year, at }: &Cut) -> Result<(), StoreError> {
+        let (first, size) = (self.tip.first, self.tip.frontier.size());
+        if size == 0 || *year <= self.tip.year {
+            return Ok(());
+        }
+        let root = self.tip.frontier.root();
+        let (name, at) = (name.clone(), *at);
+        let last = Checkpoint { name, year: self.tip.year, first, size, root, at, is_last: true };
+        let rows = Reader { connection: &self.connection };
+        rows.delete_note(first, size)?;
+        let note = last.sign(self.keyring.signer());
+        rows.put_note(&KeptNote { first, size, is_last: true, note })?;
+        self.tip = self.tip.next(*year);
+        self.put_meta("audit_frontier", self.tip.to_bytes())
+    }
+
+    fn put_sums(&mut self) -> Result<(), StoreError> {
+        self.sums = Sums { entries: self.tip.entries(), number: self.sums.number + 1, ..self.sums };
+        self.put_meta("audit_state", self.sums.to_bytes(self.keyring.signer().state()))
+    }
+
+    /// Brings a store of an earlier build up to this one: its one log gets a name and its nodes, its rows become the state.
+    fn adopt_log(&mut self) -> Result<(), StoreError> {
+        self.batch("adopt_log", "-- adopt_log\nBEGIN IMMEDIATE")?;
+        let rows = Reader { connection: &self.connection };
+        if self.tip.is_unnamed() {
+            let mut again = Tip::default();
+            let mut nodes = Vec::new();
+            rows.leaves(0..self.tip.entries(), &mut |_, leaf| {
+                let hash = crate::audit::tree::leaf_hash(leaf);
+                again.frontier.append_hash(hash, &mut |node| nodes.push(node));
+            })?;
+            if again.frontier != self.tip.frontier {
+                return Err(StoreError::Refused("the audit log's entries do not lead to its frontier".to_owned()));
+            }
+            self.put_nodes(&nodes)?;
+            rows.audit_batches(0, 1, &mut |batch, _| {
+                self.tip.year = year(batch.head.at);
+                false
+            })?;
+            self.put_meta("audit_frontier", self.tip.to_bytes())?;
+        }
+        self.put_sums()?;
+        self.batch("adopt_log", "-- adopt_log\nCOMMIT")
     }
 
     fn put_meta(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
-        let row = MetaRow { key, value };
+        let row = MetaRow { key: key.into(), value };
         Reader { connection: &self.connection }.put_meta(&row, &stamp(&self.keyring, &row)).map(drop)
     }
 
@@ -350,14 +549,21 @@ impl State {
             self.truncate_owed = false;
             return Ok(true);
         }
+        let mut busy = self.checkpoint();
+        // What was erased leaves the log though the database file must grow for it.
+        if matches!(busy, Err(StoreError::DiskFull)) && self.reserve.release() {
+            busy = self.checkpoint();
+        }
+        self.flags.reserve(self.reserve.state());
+        self.truncate_owed = busy?;
+        Ok(!self.truncate_owed)
+    }
+
+    /// `true`: a reader held the log.
+    fn checkpoint(&self) -> Result<bool, StoreError> {
         let text = "-- truncate_log\nPRAGMA wal_checkpoint(TRUNCATE)";
-        let busy: i64 = self
-            .connection
-            .prepare_cached(text)
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(|source| sql("truncate_log", source))?;
-        self.truncate_owed = busy != 0;
-        Ok(busy == 0)
+        let busy = |text| self.connection.prepare_cached(text)?.query_row([], |row| row.get::<_, i64>(0));
+        busy(text).map(|busy| busy != 0).map_err(|source| sql("truncate_log", source))
     }
 
     fn batch(&self, name: &'static str, text: &str) -> Result<(), StoreError> {
@@ -366,9 +572,45 @@ impl State {
     }
 }
 
-/// Checks that what the database remembers of the log and the ledger agrees with what they are; answers the log's frontier
-/// the first id that nobody can have, and whether this store is new.
-fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<(Frontier, i64, bool), StoreError> {
+fn takes_away(work: &dyn Work) -> bool {
+    TAKES_AWAY.contains(&work.name())
+}
+
+/// Answers all others that the disk is full.
+fn refuse_but_taking_away(works: &mut Vec<Box<dyn Work>>) {
+    works.retain_mut(|work| {
+        let stays = takes_away(work.as_ref());
+        if !stays {
+            work.answer(Some(&StoreError::DiskFull));
+        }
+        stays
+    });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / SECOND as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric")]
+fn count(things: usize) -> f64 {
+    things as f64
+}
+
+/// What a start finds.
+struct Recovered {
+    tip: Tip,
+    sums: Sums,
+    /// An earlier build's store: its log and its state are to be written anew.
+    adopted: bool,
+    /// The first id that nobody can have.
+    bound: i64,
+    /// The store is new.
+    fresh: bool,
+}
+
+/// Checks that what the database remembers of the log, the ledger and its own state agrees with what they are.
+fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<Recovered, StoreError> {
     let rows = Reader { connection };
     let tx = Tx::new(&rows, &rows, keyring, Places::default());
     let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
@@ -377,6 +619,14 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     if newest > keyring.active().number().0 {
         return Err(StoreError::Refused(format!(
             "this database was written under epoch {newest}, which the keyring does not hold: it is an old copy, or another's"
+        )));
+    }
+    let oldest = "-- oldest_epoch\nSELECT COALESCE(MIN(epoch), 0) FROM meta";
+    let oldest = connection.query_row(oldest, [], |row| row.get(0)).map_err(|source| sql("oldest_epoch", source))?;
+    if keyring.has_destroyed(Epoch(oldest)) {
+        return Err(StoreError::Refused(format!(
+            "this database was last written under epoch {oldest}, whose key was destroyed since: it is a copy older than \
+             backups are kept, and nobody can open it"
         )));
     }
     let last = last_head(connection)?;
@@ -403,13 +653,37 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
         )));
     }
     let broken = || StoreError::Refused("the audit log's frontier does not fit its last head".to_owned());
-    let frontier = tx.audit_frontier()?;
+    let tip = tx.audit_tip()?;
     match last {
-        None if frontier.size() == 0 => {}
-        Some((size, root)) if size == frontier.size() && root == frontier.root() => {}
+        None if tip.entries() == 0 => {}
+        // Behind a cut the next tree has no entries yet.
+        Some((size, root)) if size == tip.entries() && (root == tip.frontier.root() || size == tip.first) => {}
         _ => return Err(broken()),
     }
-    Ok((frontier, remembered("next_id", 1)?, tx.meta_i64("ledger_applied")?.is_none()))
+    let (sums, adopted) = recover_sums(&rows, &tx, &tip, keyring)?;
+    let fresh = tx.meta_i64("ledger_applied")?.is_none();
+    Ok(Recovered { tip, sums, adopted, bound: remembered("next_id", 1)?, fresh })
+}
+
+/// The state as saved; made from the rows where an earlier build did not keep it.
+fn recover_sums(rows: &Reader<'_>, tx: &Tx<'_>, tip: &Tip, keyring: &Keyring) -> Result<(Sums, bool), StoreError> {
+    let is_earlier = tip.is_unnamed();
+    match tx.state()? {
+        Some((sums, _)) if sums.entries != tip.entries() => Err(StoreError::Refused(format!(
+            "the store's state is from when the log had {} entries, and it has {}",
+            sums.entries,
+            tip.entries()
+        ))),
+        Some((sums, tables)) if tables == crate::store::state::TABLES.len() => Ok((sums, is_earlier)),
+        None if tip.entries() > 0 && !is_earlier => {
+            Err(StoreError::Refused("the database has lost its own note of its state".to_owned()))
+        }
+        known => {
+            let (mut sums, tables) = known.unwrap_or_default();
+            sums.adopt(tables, &tally(rows, keyring.signer().state())?);
+            Ok((sums, true))
+        }
+    }
 }
 
 fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreError> {
@@ -417,3 +691,6 @@ fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreEr
     rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(|source| sql("last_head", source))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use crate::domain::time::Timestamp;
 use crate::policy::approval::Approval;
 use crate::policy::enrolment::Enrolment;
 use crate::store::StoreError;
+use crate::store::state::Fact;
 
 /// A row, or why this one row cannot be decoded.
 pub(crate) type Each<R> = Result<Stamped<R>, StoreError>;
@@ -23,7 +24,13 @@ pub(crate) trait CallerWrites {
     fn update_enrolment(&self, row: &Enrolment, stamp: &Stamp) -> Result<usize, StoreError>;
     fn insert_approval(&self, row: &Approval, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_approval(&self, row: &Approval, stamp: &Stamp) -> Result<usize, StoreError>;
-    fn expire_approvals(&self, tenant: &TenantId, asked_before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Answers the rows that went, `None` for one that cannot be decoded.
+    fn expire_approvals(
+        &self,
+        tenant: &TenantId,
+        asked_before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Option<Approval>>, StoreError>;
 }
 
 impl View<'_> {
@@ -49,24 +56,38 @@ impl View<'_> {
 
 impl Tx<'_> {
     pub fn insert_enrolment(&self, row: &Enrolment) -> Result<(), StoreError> {
-        one(self.writes.insert_enrolment(row, &self.stamp(row)))
+        one(self.writes.insert_enrolment(row, &self.stamp(row)))?;
+        self.gained(Fact::Caller(row));
+        Ok(())
     }
 
     /// Replaces the row; `row.version` must be one more than what is stored, else `Raced`.
     pub fn update_enrolment(&self, row: &Enrolment) -> Result<(), StoreError> {
-        one(self.writes.update_enrolment(row, &self.stamp(row)))
+        let old = self.reads.enrolment(&row.id)?;
+        one(self.writes.update_enrolment(row, &self.stamp(row)))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Caller(old)));
+        self.gained(Fact::Caller(row));
+        Ok(())
     }
 
     pub fn insert_approval(&self, row: &Approval) -> Result<(), StoreError> {
-        one(self.writes.insert_approval(row, &self.stamp(row)))
+        one(self.writes.insert_approval(row, &self.stamp(row)))?;
+        self.gained(Fact::Approval(row));
+        Ok(())
     }
 
     /// Replaces the state; everything else about an approval is fixed when it is asked for.
     pub fn update_approval(&self, row: &Approval) -> Result<(), StoreError> {
-        one(self.writes.update_approval(row, &self.stamp(row)))
+        let old = self.reads.approval(&row.tenant, row.id)?;
+        one(self.writes.update_approval(row, &self.stamp(row)))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Approval(old)));
+        self.gained(Fact::Approval(row));
+        Ok(())
     }
 
     pub fn expire_approvals(&self, tenant: &TenantId, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.writes.expire_approvals(tenant, before, limit)
+        let gone = self.writes.expire_approvals(tenant, before, limit)?;
+        self.lost(gone.iter().flatten().map(Fact::Approval));
+        Ok(gone.len())
     }
 }

@@ -1,17 +1,17 @@
 //! Holds, leaving subjects, erasures' stories and statistics in transactions. INVARIANT: as for every row of facts,
 //! authenticated as read and as written.
 
-use super::{Stamp, Stamped, Tx, View, one};
+use super::{Stamp, Stamped, Tx, View, one, stamp_under};
 use crate::domain::id::{DekId, Epoch, ErasureId, HoldId, RecordId, SubjectId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::store::StoreError;
 use crate::store::rows::erasure::{HoldRow, MonthRow, MonthState, TallyRow};
-use crate::store::rows::{SubjectRow, TombstoneRow};
+use crate::store::rows::{Row as _, SubjectRow, TombstoneRow};
+use crate::store::state::Fact;
 
 pub(crate) trait ErasureReads {
     fn deks_of(&self, record: RecordId) -> Result<Vec<(DekId, Epoch)>, StoreError>;
-    fn records_of(&self, subject: SubjectId, after: RecordId, limit: usize) -> Result<Vec<RecordId>, StoreError>;
     fn subjects_unseen(&self, limit: usize) -> Result<Vec<SubjectId>, StoreError>;
     fn tombstones_of(
         &self,
@@ -38,18 +38,15 @@ pub(crate) trait ErasureWrites {
     fn delete_hold(&self, id: HoldId) -> Result<usize, StoreError>;
     fn put_month(&self, row: &MonthRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn put_tally(&self, row: &TallyRow, stamp: &Stamp) -> Result<usize, StoreError>;
-    fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize) -> Result<usize, StoreError>;
+    /// Answers the rows that went, `None` for one that cannot be decoded.
+    fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize)
+    -> Result<Vec<Option<TallyRow>>, StoreError>;
 }
 
 impl View<'_> {
     /// The keys filed under a record, with the epochs they are wrapped under. Unauthenticated: `record` is only an index.
     pub fn deks_of(&self, record: RecordId) -> Result<Vec<(DekId, Epoch)>, StoreError> {
         self.reads.deks_of(record)
-    }
-
-    /// A subject's records by age, from the one after `after` on. The column is an index, as `due` is.
-    pub fn records_of(&self, subject: SubjectId, after: RecordId, limit: usize) -> Result<Vec<RecordId>, StoreError> {
-        self.reads.records_of(subject, after, limit)
     }
 
     /// Subjects that leave and have records which nobody has looked at since they were asked to.
@@ -113,24 +110,46 @@ impl View<'_> {
 impl Tx<'_> {
     /// Replaces what the row says of the subject's leaving and its holds, and nothing else.
     pub fn update_subject(&self, row: &SubjectRow) -> Result<(), StoreError> {
-        one(self.writes.update_subject(row, &self.stamp(row)))
+        // The row stays under its epoch, as its tag was made under it too, and only a rewrap makes both anew.
+        let (old, lies) = self.view.reads.subject(row.id)?.ok_or(StoreError::Raced)?;
+        let epoch = self.view.keyring.epoch(lies.epoch).ok_or(StoreError::Tampered { table: SubjectRow::TABLE })?;
+        one(self.writes.update_subject(row, &stamp_under(epoch, row)))?;
+        self.lost([Fact::Subject(&old)]);
+        self.gained(Fact::Subject(row));
+        Ok(())
     }
 
     pub fn insert_hold(&self, row: &HoldRow) -> Result<(), StoreError> {
-        one(self.writes.insert_hold(row, &self.stamp(row)))
+        one(self.writes.insert_hold(row, &self.stamp(row)))?;
+        self.gained(Fact::Hold(row));
+        Ok(())
     }
 
     /// Replaces what lifting changes; everything else about a hold is fixed when it is placed.
     pub fn update_hold(&self, row: &HoldRow) -> Result<(), StoreError> {
-        one(self.writes.update_hold(row, &self.stamp(row)))
+        let old = self.view.reads.hold(row.id)?;
+        one(self.writes.update_hold(row, &self.stamp(row)))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Hold(old)));
+        self.gained(Fact::Hold(row));
+        Ok(())
     }
 
     pub fn delete_hold(&self, id: HoldId) -> Result<(), StoreError> {
-        one(self.writes.delete_hold(id))
+        let old = self.view.reads.hold(id)?;
+        one(self.writes.delete_hold(id))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Hold(old)));
+        Ok(())
     }
 
     pub fn put_month(&self, row: &MonthRow) -> Result<(), StoreError> {
-        one(self.writes.put_month(row, &self.stamp(row)))
+        if let MonthState::Open { epoch, .. } = &row.state {
+            self.under_the_active(*epoch)?;
+        }
+        let old = self.view.reads.month(&row.tenant, row.month)?;
+        one(self.writes.put_month(row, &self.stamp(row)))?;
+        self.lost(old.as_ref().map(|(old, _)| Fact::Month(old)));
+        self.gained(Fact::Month(row));
+        Ok(())
     }
 
     /// One more of a person in a cell of an open month; a month that is not open is `Raced`.
@@ -140,13 +159,18 @@ impl Tx<'_> {
             Some(MonthState::Closed { .. }) | None => return Err(StoreError::Raced),
         }
         let known = self.view.authentic(self.view.reads.tally(one_more)?)?;
-        let count = known.map_or(0, |row| row.count).saturating_add(1);
+        let count = known.as_ref().map_or(0, |row| row.count).saturating_add(1);
         let row = TallyRow { count, ..one_more.clone() };
-        one(self.writes.put_tally(&row, &self.stamp(&row)))
+        one(self.writes.put_tally(&row, &self.stamp(&row)))?;
+        self.lost(known.as_ref().map(Fact::Tally));
+        self.gained(Fact::Tally(&row));
+        Ok(())
     }
 
     /// Deletes rows of the months before that one, at most `limit`.
     pub fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize) -> Result<usize, StoreError> {
-        self.writes.delete_tallies(tenant, before, limit)
+        let gone = self.writes.delete_tallies(tenant, before, limit)?;
+        self.lost(gone.iter().flatten().map(Fact::Tally));
+        Ok(gone.len())
     }
 }

@@ -42,7 +42,7 @@ impl CallerReads for Reader<'_> {
 
 impl Reader<'_> {
     /// Every row, each with its own verdict.
-    fn each<R>(
+    pub(super) fn each<R>(
         &self,
         table: &'static str,
         text: &'static str,
@@ -62,7 +62,7 @@ impl Reader<'_> {
     }
 }
 
-fn enrolment(row: &SqlRow<'_>) -> Decoded<Enrolment> {
+pub(in super::super) fn enrolment(row: &SqlRow<'_>) -> Decoded<Enrolment> {
     let Some(role) = Role::from_code(row.get("role")?) else { return Ok(Err("role")) };
     let Some(tenant) = tenant(row, "tenant")? else { return Ok(Err("tenant")) };
     let Some(name) = row.get_ref("name")?.as_str().ok().and_then(|text| text.parse().ok()) else {
@@ -89,7 +89,7 @@ fn enrolment(row: &SqlRow<'_>) -> Decoded<Enrolment> {
     }))
 }
 
-fn approval(row: &SqlRow<'_>) -> Decoded<Approval> {
+pub(in super::super) fn approval(row: &SqlRow<'_>) -> Decoded<Approval> {
     let Some(tenant) = tenant(row, "tenant")? else { return Ok(Err("tenant")) };
     let Some(id) = array(row, "id")? else { return Ok(Err("id")) };
     let Some(verb) = Verb::from_code(row.get("verb")?) else { return Ok(Err("verb")) };

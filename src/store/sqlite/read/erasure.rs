@@ -23,11 +23,6 @@ impl ErasureReads for Reader<'_> {
         self.all("dek", text, params![record.0], |row| Ok(Ok((DekId(row.get(0)?), Epoch(row.get(1)?)))))
     }
 
-    fn records_of(&self, subject: SubjectId, after: RecordId, limit: usize) -> Result<Vec<RecordId>, StoreError> {
-        let text = "-- records_of\nSELECT id FROM record WHERE subject = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-        self.all("record", text, params![subject.0, after.0, limit], |row| row.get(0).map(|id| Ok(RecordId(id))))
-    }
-
     fn subjects_unseen(&self, limit: usize) -> Result<Vec<SubjectId>, StoreError> {
         let text = "-- subjects_unseen\nSELECT id FROM subject WHERE unseen IS NOT NULL ORDER BY id LIMIT ?1";
         self.all("subject", text, params![limit], |row| row.get(0).map(|id| Ok(SubjectId(id))))
@@ -96,7 +91,7 @@ impl ErasureReads for Reader<'_> {
     }
 }
 
-fn hold(row: &SqlRow<'_>) -> Decoded<HoldRow> {
+pub(in crate::store::sqlite) fn hold(row: &SqlRow<'_>) -> Decoded<HoldRow> {
     let Some(tenant) = tenant(row, "tenant")? else { return Ok(Err("tenant")) };
     let Some(kind) = HoldKind::from_code(row.get("kind")?) else { return Ok(Err("kind")) };
     let placed_by = row.get_ref("placed_by")?.as_str().ok().and_then(|path| path.parse().ok());
@@ -115,7 +110,7 @@ fn hold(row: &SqlRow<'_>) -> Decoded<HoldRow> {
 }
 
 /// A column of the other state that is not empty would be no part of what the row's MAC covers.
-fn month(row: &SqlRow<'_>) -> Decoded<MonthRow> {
+pub(in crate::store::sqlite) fn month(row: &SqlRow<'_>) -> Decoded<MonthRow> {
     let Some(tenant) = tenant(row, "tenant")? else { return Ok(Err("tenant")) };
     let (epoch, key, cube) = (Epoch(row.get("key_epoch")?), row.get::<_, Vec<u8>>("key")?, row.get("cube")?);
     let state = match row.get::<_, Option<i64>>("closed_at")?.map(Timestamp) {
@@ -126,7 +121,7 @@ fn month(row: &SqlRow<'_>) -> Decoded<MonthRow> {
     Ok(Ok(MonthRow { tenant, month: row.get("month")?, state }))
 }
 
-fn tally(row: &SqlRow<'_>) -> Decoded<TallyRow> {
+pub(in crate::store::sqlite) fn tally(row: &SqlRow<'_>) -> Decoded<TallyRow> {
     let Some(tenant) = tenant(row, "tenant")? else { return Ok(Err("tenant")) };
     let Some(class) = Class::from_code(row.get("class")?) else { return Ok(Err("class")) };
     let Some(who) = array(row, "who")? else { return Ok(Err("who")) };

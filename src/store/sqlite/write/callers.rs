@@ -3,6 +3,7 @@
 use rusqlite::params;
 
 use super::super::read::Reader;
+use super::super::read::callers::approval;
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::policy::approval::Approval;
@@ -114,9 +115,14 @@ impl CallerWrites for Reader<'_> {
         )
     }
 
-    fn expire_approvals(&self, tenant: &TenantId, asked_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+    fn expire_approvals(
+        &self,
+        tenant: &TenantId,
+        asked_before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Option<Approval>>, StoreError> {
         let text = "-- expire_approvals\nDELETE FROM approval WHERE tenant = ?1 AND id IN \
-                    (SELECT id FROM approval WHERE tenant = ?1 AND asked_at < ?2 ORDER BY asked_at LIMIT ?3)";
-        self.change("approval", text, params![tenant.as_str(), asked_before.0, limit])
+                    (SELECT id FROM approval WHERE tenant = ?1 AND asked_at < ?2 ORDER BY asked_at LIMIT ?3) RETURNING *";
+        self.gone("approval", text, params![tenant.as_str(), asked_before.0, limit], approval)
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::super::read::Reader;
+use super::super::read::{self, Reader};
 use crate::domain::id::{HoldId, TenantId};
 use crate::store::StoreError;
 use crate::store::rows::SubjectRow;
@@ -81,9 +81,14 @@ impl ErasureWrites for Reader<'_> {
         self.change("tally", text, columns)
     }
 
-    fn delete_tallies(&self, tenant: &TenantId, before: i64, limit: usize) -> Result<usize, StoreError> {
+    fn delete_tallies(
+        &self,
+        tenant: &TenantId,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<Option<TallyRow>>, StoreError> {
         let text = "-- delete_tallies\nDELETE FROM tally WHERE tenant = ?1 AND (month, class, country, who) IN \
-                    (SELECT month, class, country, who FROM tally WHERE tenant = ?1 AND month < ?2 LIMIT ?3)";
-        self.change("tally", text, params![tenant.as_str(), before, limit])
+                    (SELECT month, class, country, who FROM tally WHERE tenant = ?1 AND month < ?2 LIMIT ?3) RETURNING *";
+        self.gone("tally", text, params![tenant.as_str(), before, limit], read::erasure::tally)
     }
 }
