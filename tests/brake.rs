@@ -117,9 +117,9 @@ fn its_lag_and_its_brake_are_metrics() {
             "{}",
             handle.render()
         );
-        assert!(shown("strongroom_swept_records_total 100"), "{}", handle.render());
+        assert!(shown("strongroom_swept_total 100"), "{}", handle.render());
         resume(&house);
         house.sweep();
-        assert!(shown("strongroom_sweep_lag_seconds 0") && shown("strongroom_swept_records_total 130"));
+        assert!(shown("strongroom_sweep_lag_seconds 0") && shown("strongroom_swept_total 130"));
     });
 }
