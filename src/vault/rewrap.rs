@@ -155,9 +155,9 @@ impl Vault {
                 }
             }
             Stage::Months => {
-                for (was, row) in view.months_under(page)? {
+                for (month, was, row) in view.months_under(page)? {
                     let row = row.and_then(|row| self.rewrapped_month(view, &row));
-                    batch.take(0, row.map(|row| Change::month(from.number(), row, was, to)))?;
+                    batch.take(month, row.map(|row| Change::month(from.number(), row, was, to)))?;
                 }
             }
         }

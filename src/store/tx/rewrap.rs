@@ -140,8 +140,9 @@ impl View<'_> {
         self.reads.index_under(page)
     }
 
-    pub fn months_under(&self, page: Page) -> Result<Vec<(Mac, Result<MonthRow, StoreError>)>, StoreError> {
-        Ok(self.reads.months_under(page)?.into_iter().map(|row| (row.1.mac, self.checked(row))).collect())
+    /// Open months of statistics, each by its month's number.
+    pub fn months_under(&self, page: Page) -> Result<EachOf<i64, MonthRow>, StoreError> {
+        Ok(self.reads.months_under(page)?.into_iter().map(|row| (row.0.month, row.1.mac, self.checked(row))).collect())
     }
 
     pub fn subject_of_dek(&self, dek: DekId) -> Result<Option<SubjectRow>, StoreError> {
