@@ -17,9 +17,11 @@ use strongroom::audit::entry::{Action, RefusalCode};
 use strongroom::crypto::entropy::{Entropy, OsEntropy, SeededEntropy, array};
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY, Timestamp};
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
+use strongroom::rpc::proto::key_service_client::KeyServiceClient;
 use strongroom::rpc::proto::statistics_service_client::StatisticsServiceClient;
 use strongroom::rpc::proto::{
-    Class, EventKind, Field, PublishedMonth, PublishedRequest, StatusRequest, TokenizeRequest,
+    self, Class, EventKind, Field, PublishedMonth, PublishedRequest, StatusRequest, TokenizeRequest,
 };
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -57,6 +59,49 @@ fn pass(house: &House, days: i64) {
 
 fn cells(month: &PublishedMonth) -> Vec<(&str, u64)> {
     month.cells.iter().map(|cell| (cell.country.as_str(), cell.records)).collect()
+}
+
+#[test]
+fn an_open_month_its_tallies_and_a_hold_go_along_to_the_next_epoch() {
+    let house = House::new();
+    sell(&house, (0..12).map(|n| to(n, &format!("de-{n}"), "DE")));
+    let hold = proto::PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        token: house.tokenize(to(50, "held", "DE")),
+        kind: proto::HoldKind::Court.into(),
+        case_reference: "12 O 345/26".to_owned(),
+        ..Default::default()
+    };
+    let mut officer = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    house.run(officer.place_hold(hold)).unwrap();
+    pass(&house, 61);
+    let vault = house.vault();
+    let was = vault.store().keyring().active().number();
+    let mut keys = KeyServiceClient::new(house.channel(Role::KeyAdmin, "office"));
+    house.run(async {
+        // Refused if the schedule was first: then it has rotated.
+        if let Ok(moving) = keys.rotate_kek(proto::RotateKekRequest { active_epoch: was.0 }).await {
+            let mut moving = moving.into_inner();
+            while let Ok(Some(_)) = moving.message().await {}
+        }
+    });
+    let old = || {
+        let rows = vault.store().read(|view| view.rows_under(None)).unwrap();
+        rows.into_iter()
+            .filter(|rows| ["hold", "month", "tally"].contains(&rows.table.as_str()) && rows.epoch <= was)
+            .count()
+    };
+    for _ in 0..100 {
+        if old() == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(old(), 0);
+    // Its key went along: the month's last orders are counted and published as ever.
+    pass(&house, 25);
+    let published = all(&house);
+    assert_eq!((cells(&published[0]), published[0].other), (vec![("DE", 12)], 0));
 }
 
 #[test]
