@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod receipt;
 pub mod export;
 pub mod log;
 pub mod proof;

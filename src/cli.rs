@@ -18,15 +18,19 @@ mod erase;
 mod event;
 mod find;
 mod grant;
+mod hold;
 mod import;
 mod inquire;
 mod keys;
 pub mod mint;
+mod receipt;
+mod resume_sweep;
 mod process;
 mod policy;
 mod revoke;
 mod seal;
 pub mod serve;
+mod statistics;
 mod shares;
 mod status;
 mod tokenize;
@@ -68,7 +72,12 @@ enum Command {
     Grant(grant::Args),
     Revoke(revoke::Args),
     Deliver(deliver::Args),
+    #[command(subcommand)]
+    Hold(hold::Args),
+    #[command(subcommand)]
+    Receipt(receipt::Args),
     Status(status::Args),
+    Statistics(statistics::Args),
     Seal(seal::Args),
     Unseal(unseal::Args),
     /// Matters of retention.
@@ -93,6 +102,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Retention {
     ConfirmClock(confirm_clock::Args),
+    Resume(resume_sweep::Args),
 }
 
 /// Runs the command line to its exit code.
@@ -121,10 +131,14 @@ pub fn main() -> ExitCode {
         Command::Grant(args) => client(grant::run(args)),
         Command::Revoke(args) => client(revoke::run(args)),
         Command::Deliver(args) => client(deliver::run(args)),
+        Command::Hold(args) => client(hold::run(args)),
+        Command::Receipt(args) => receipt::run(args),
         Command::Status(args) => client(status::run(args)),
+        Command::Statistics(args) => client(statistics::run(args)),
         Command::Seal(args) => client(seal::run(args)),
         Command::Unseal(args) => client(unseal::run(args)),
         Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
+        Command::Retention(Retention::Resume(args)) => client(resume_sweep::run(args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

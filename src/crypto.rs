@@ -11,6 +11,7 @@ pub mod key;
 pub mod keyring;
 pub mod locked;
 pub mod mac;
+pub mod note;
 pub mod page;
 mod residue;
 pub mod root;

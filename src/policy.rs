@@ -2,8 +2,12 @@
 //! clock, no store, no key, and whatever no rule names is refused.
 
 pub mod approval;
+pub mod cube;
 pub mod enrolment;
 pub mod facts;
+pub mod forecast;
+pub mod hold;
+pub mod leaving;
 pub mod limits;
 pub mod release;
 pub mod retention;

@@ -11,8 +11,10 @@ mod destroy;
 mod detokenize;
 mod enrol;
 mod erase;
-mod explain;
+mod erase_subject;
 mod error;
+mod hold;
+mod explain;
 mod inquiry;
 mod find;
 mod keys;
@@ -23,12 +25,15 @@ mod log;
 mod mark;
 mod measure;
 mod once;
+mod pause;
+mod receipt;
 mod report_event;
 mod rewrap;
 mod roster;
 mod rotate;
 mod seal;
 mod shipment;
+mod statistics;
 mod stage;
 mod status;
 mod sweep;
@@ -46,7 +51,7 @@ use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::limits::Limits;
 use crate::policy::retention::Policy;
-use crate::store::rows::{RecordRow, StatisticRow};
+use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
 
 pub use approval::{Gated, Pending, Word};
@@ -59,9 +64,11 @@ pub use enrol::{
     EnrolCaller, Enrolled, Named, OnTheMachine, ReplacePins, ResumeCaller, SuspendCaller, enrol_on_the_machine,
 };
 pub use erase::Erase;
+pub use erase_subject::{EraseSubject, Keeping, KeptRecord, SubjectErasure, SubjectNews};
 pub use error::Error;
 pub use explain::{Explained, Explanation, PieceDue, WhyDue};
 pub use find::{Find, FoundTokens, Sought};
+pub use hold::{HoldShown, PlaceHold, Which};
 pub use in_force::Proposed;
 pub use inquiry::{
     Answer, Explain, FieldShown, Part, Period, Refusals, Refused, Seen, SeenBy, Shown, SubjectSeen, Summary,
@@ -70,11 +77,13 @@ pub use inquiry::{
 pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch, reseal_on_the_machine};
 pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use measure::days;
+pub use receipt::Gone;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::{Welcomes, days_between};
 pub use rotate::{Kept, KeySettings, Progress};
 pub use seal::{Attempt, Pulse};
 pub use shipment::{GrantShipment, RevokeShipment};
+pub use statistics::PublishedMonth;
 pub use status::{Confinement, RootStatus, Status};
 pub use sweep::Swept;
 pub use tokenize::Tokenize;
@@ -192,11 +201,6 @@ impl Vault {
     /// Logs a refusal that happened before any use case: a role that may not call the RPC, a request that does not parse.
     pub async fn refused(&self, call: &Call, action: Action, code: RefusalCode) -> Result<(), Error> {
         self.log(Draft::of(call, action, self.now()).refused(code)).await
-    }
-
-    /// What desensitizing left of a tenant's records.
-    pub fn statistics(&self, tenant: &TenantId) -> Result<Vec<StatisticRow>, Error> {
-        Ok(self.store().read(|view| view.statistics(tenant))?)
     }
 
     /// The time that reads go by: never earlier than what is known to have passed.

@@ -12,11 +12,16 @@ use strongroom::crypto::entropy::OsEntropy;
 use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::mac::IndexTag;
 use strongroom::crypto::root::RootKey;
-use strongroom::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
+use strongroom::domain::id::{
+    DekId, Epoch, ErasureId, GrantId, HoldId, PolicyVersion, RecordId, Revision, SubjectId, TenantId,
+};
 use strongroom::domain::time::{DAY, SimulatedClock, Timestamp};
 use strongroom::domain::token::TokenDigest;
-use strongroom::domain::vocabulary::{Class, EraseReason, Field};
+use strongroom::domain::vocabulary::{Class, EraseReason, Field, HoldKind};
+use strongroom::policy::cube::{Cell, Who};
+use strongroom::policy::leaving::Leaving;
 use strongroom::store::ledger::{LedgerEntry, LedgerEvent, read_after};
+use strongroom::store::rows::erasure::{Erased, HoldRow, MonthRow, MonthState, TallyRow};
 use strongroom::store::rows::{
     DekRow, FieldSet, GrantRow, IdempotencyRow, NewIdempotency, RecordRow, SubjectRow, TombstoneRow,
 };
@@ -77,7 +82,10 @@ contract! {
     blanking_forgets_the_requests_of_one_record_alone
     a_grant_is_found_by_its_tag_until_it_ends
     counts_are_of_what_is_there
-    statistics_count_by_cell
+    tallies_count_by_person_in_an_open_month_alone
+    a_hold_is_on_its_record_or_subject_until_it_is_lifted_and_remembered_for_its_time
+    a_leaving_subject_is_found_until_all_of_it_was_seen_and_its_story_afterwards
+    an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit
     keys_and_tombstones_expire_after_their_time_and_not_before
     due_records_come_oldest_first
     the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked
@@ -130,6 +138,9 @@ fn subject(id: i64) -> SubjectRow {
         dek: DekId(id),
         reference: vec![9; 80],
         since: NOW,
+        leaving: None,
+        unseen: None,
+        holds: 0,
     }
 }
 
@@ -168,7 +179,7 @@ fn key(n: i64, record: i64, recorded_at: Timestamp) -> IdempotencyRow {
 
 fn tombstone(n: i64, until: Timestamp) -> TombstoneRow {
     let (digest, class) = (TokenDigest(digest(n)), Class::Order);
-    TombstoneRow { digest, tenant: tenant(), class, reason: EraseReason::Minor, until }
+    TombstoneRow { digest, tenant: tenant(), class, reason: EraseReason::Minor, until, erased: None, story: None }
 }
 
 fn entry(n: u8) -> Entry {
@@ -614,18 +625,135 @@ fn counts_are_of_what_is_there(backend: &dyn Backend) {
     assert_eq!((full.records, full.due, full.oldest_due, full.tombstones), (5, 3, Some(NOW.plus(-2 * DAY)), 2));
 }
 
-fn statistics_count_by_cell(backend: &dyn Backend) {
+fn tally(country: &str, who: u8) -> TallyRow {
+    let cell = Cell { class: Class::Order, country: country.to_owned() };
+    TallyRow { tenant: tenant(), month: 5, cell, who: Who([who; 16]), count: 0 }
+}
+
+fn tallies_count_by_person_in_an_open_month_alone(backend: &dyn Backend) {
     let store = backend.open().unwrap();
-    let cells = [("DE", 1), ("DE", 1), ("FR", 1), ("DE", 2), ("DE", 1), ("", 1)];
-    let works: Vec<_> = cells
+    let month = |number, state| MonthRow { tenant: tenant(), month: number, state };
+    let open = MonthState::Open { epoch: Epoch(1), key: vec![1; 60] };
+    let closed = MonthState::Closed { at: NOW, cube: vec![0; 8] };
+    assert!(is_raced(&store, |tx| tx.count(&tally("DE", 1))), "a month that has not begun counts nothing");
+    let (first, other) = (month(5, open.clone()), month(4, closed.clone()));
+    let rows = [first.clone(), other.clone()];
+    write(&store, move |tx| rows.iter().try_for_each(|row| tx.put_month(row)));
+    let works: Vec<_> = [("DE", 1), ("DE", 1), ("FR", 1), ("DE", 2)]
         .into_iter()
-        .map(|(country, month)| move |tx: &mut Tx<'_>| tx.count(&tenant(), Class::Order, country, month))
+        .map(|(country, who)| move |tx: &mut Tx<'_>| tx.count(&tally(country, who)))
         .collect();
-    at_once(&store, works).into_iter().for_each(|answer| answer.unwrap());
-    write(&store, |tx| tx.count(&"garden".parse().unwrap(), Class::Case, "DE", 1));
-    let found = store.read(|view| view.statistics(&tenant())).unwrap();
-    let found: Vec<_> = found.iter().map(|cell| (cell.country.as_str(), cell.month, cell.count)).collect();
-    assert_eq!(found, [("", 1, 1), ("DE", 1, 3), ("DE", 2, 1), ("FR", 1, 1)]);
+    assert!(at_once(&store, works).iter().all(Result::is_ok));
+    let found = store.read(|view| view.tallies(&tenant(), 5)).unwrap();
+    let found: Vec<_> = found.iter().map(|row| (row.cell.country.as_str(), row.who.0[0], row.count)).collect();
+    assert_eq!(found, [("DE", 1, 2), ("DE", 2, 1), ("FR", 1, 1)]);
+    let range = |from, until| store.read(|view| view.months(&tenant(), from, until)).unwrap();
+    assert_eq!((range(0, 9), range(5, 9), range(6, 9)), (vec![other, first.clone()], vec![first], vec![]));
+    let over = month(5, closed);
+    write(&store, move |tx| tx.put_month(&over));
+    assert!(is_raced(&store, |tx| tx.count(&tally("DE", 1))), "a closed month counts no more");
+    assert!(!store.read(|view| view.has_tallies(&tenant(), 5)).unwrap());
+    assert_eq!(write(&store, |tx| tx.delete_tallies(&tenant(), 5, 9)), 0);
+    assert_eq!(write(&store, |tx| tx.delete_tallies(&tenant(), 6, 2)), 2);
+    assert_eq!(write(&store, |tx| tx.delete_tallies(&tenant(), 6, 2)), 1);
+    assert!(!store.read(|view| view.has_tallies(&tenant(), 6)).unwrap());
+}
+
+fn hold(id: i64, subject: i64, record: Option<i64>) -> HoldRow {
+    HoldRow {
+        id: HoldId(id),
+        tenant: tenant(),
+        subject: SubjectId(subject),
+        record: record.map(RecordId),
+        kind: HoldKind::Court,
+        reference: vec![6; 80],
+        placed_by: "tenant/kitchenware/privacy-officer/office".parse().unwrap(),
+        placed_at: NOW,
+        lifted_at: None,
+    }
+}
+
+fn a_hold_is_on_its_record_or_subject_until_it_is_lifted_and_remembered_for_its_time(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let holds = [hold(1, 7, Some(70)), hold(2, 7, None), hold(3, 8, Some(80))];
+    let rows = holds.clone();
+    write(&store, move |tx| rows.iter().try_for_each(|row| tx.insert_hold(row)));
+    let of = |subject| store.read(|view| view.holds_of(SubjectId(subject))).unwrap();
+    assert_eq!(of(7), holds[..2]);
+    let on =
+        |record: i64| of(7).into_iter().filter(|hold| hold.is_on(RecordId(record))).map(|hold| hold.id.0).collect();
+    assert_eq!((on(70), on(71)), (vec![1, 2], vec![2]));
+    let lifted = HoldRow { reference: Vec::new(), lifted_at: Some(NOW.plus(5)), ..hold(1, 7, Some(70)) };
+    let row = lifted.clone();
+    write(&store, move |tx| tx.update_hold(&row));
+    assert_eq!(store.read(|view| view.hold(HoldId(1))).unwrap(), Some(lifted));
+    assert_eq!((on(70), on(71)), (vec![2], vec![2]));
+    let page = |after| store.read(|view| view.holds(&tenant(), HoldId(after), 2)).unwrap();
+    assert_eq!(page(0).iter().map(|hold| hold.id.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(page(2).iter().map(|hold| hold.id.0).collect::<Vec<_>>(), [3]);
+    let over = |before| store.read(|view| view.holds_lifted(before, 9)).unwrap().len();
+    assert_eq!((over(NOW.plus(5)), over(NOW.plus(6))), (0, 1));
+    write(&store, |tx| tx.delete_hold(HoldId(1)));
+    write(&store, |tx| tx.delete_hold(HoldId(2)));
+    assert!(of(7).is_empty() && is_raced(&store, |tx| tx.delete_hold(HoldId(2))));
+}
+
+fn a_leaving_subject_is_found_until_all_of_it_was_seen_and_its_story_afterwards(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let story = ErasureId([7; 16]);
+    let leaving = Leaving { at: NOW, reason: EraseReason::Cancellation, story };
+    let asked = SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..subject(1) };
+    let row = asked.clone();
+    write(&store, move |tx| {
+        tx.insert_subject(&subject(1))?;
+        tx.insert_subject(&subject(2))?;
+        tx.update_subject(&row)
+    });
+    assert_eq!(store.read(|view| view.subject(SubjectId(1))).unwrap(), Some(asked.clone()));
+    assert_eq!(store.read(|view| view.subjects_unseen(9)).unwrap(), [SubjectId(1)]);
+    let seen = SubjectRow { unseen: None, ..asked };
+    write(&store, move |tx| tx.update_subject(&seen));
+    assert!(store.read(|view| view.subjects_unseen(9)).unwrap().is_empty());
+    let erased = Erased { at: NOW, in_backups_by: NOW, entry: 3, line: 4, keys: vec![(DekId(5), Epoch(1))] };
+    let gone = |n: i64| TombstoneRow { erased: Some(erased.clone()), story: Some(story), ..tombstone(n, NOW) };
+    let rows = [gone(11), gone(12), gone(13), tombstone(14, NOW)];
+    let inserted = rows.clone();
+    write(&store, move |tx| inserted.iter().try_for_each(|row| tx.put_tombstone(row)));
+    let page = |after| store.read(|view| view.tombstones_of(story, after, 2)).unwrap();
+    assert_eq!(page(None), rows[..2]);
+    assert_eq!(page(Some(rows[1].digest)), rows[2..3]);
+    assert!(page(Some(rows[2].digest)).is_empty());
+}
+
+fn an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let works: Vec<_> = (1..=100)
+        .map(|n: i64| {
+            move |tx: &mut Tx<'_>| {
+                tx.log(entry(1));
+                tx.note_erasure(erasure(n));
+                let places = (n, tx.next_entry(), tx.last_line());
+                tx.log(Entry { request: RequestId([u8::try_from(n).unwrap(); 16]), ..entry(0) });
+                if n % 7 == 0 { Err(refusal()) } else { Ok(places) }
+            }
+        })
+        .collect();
+    let told: Vec<_> = at_once(&store, works).into_iter().flatten().collect();
+    assert_eq!(told.len(), 100 - 14);
+    let mut entries = Vec::new();
+    let mut each = |packed: Vec<u8>| entries.extend(unpack(&packed).unwrap());
+    store
+        .audit_batches(&mut |batch, _| {
+            each(batch.entries);
+            true
+        })
+        .unwrap();
+    let keyring = store.keyring();
+    let lines = read_after(&store.paths().ledger, &keyring, 0).unwrap();
+    for (n, place, line) in told {
+        assert_eq!(entries[usize::try_from(place).unwrap()].request.0[0], u8::try_from(n).unwrap());
+        assert_eq!(lines[usize::try_from(line).unwrap() - 1], (line, erasure(n)));
+    }
 }
 
 fn keys_and_tombstones_expire_after_their_time_and_not_before(backend: &dyn Backend) {

@@ -157,6 +157,18 @@ coded! {
         ProposePolicy = 82 "propose_policy",
         /// A new retention policy took force for new records.
         AdoptPolicy = 83 "adopt_policy",
+        /// A subject's erasure was asked for. The request's number is the erasure's, in all that follows.
+        EraseSubject = 100 "erase_subject",
+        ReceiptOf = 101 "receipt_of",
+        PlaceHold = 102 "place_hold",
+        LiftHold = 103 "lift_hold",
+        ListHolds = 104 "list_holds",
+        Published = 105 "published",
+        /// Far more was due than was forecast; the sweeper waits for a person.
+        PauseSweep = 106 "pause_sweep",
+        ResumeSweep = 107 "resume_sweep",
+        /// A month of statistics was closed and published.
+        CloseMonth = 108 "close_month",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -233,6 +245,10 @@ coded! {
         CannotOpen = 54 "cannot_open",
         /// Too many refusals before: refused without a look.
         LockedOut = 55 "locked_out",
+        /// A legal hold stands against it.
+        Held = 80 "held",
+        /// The record is not destroyed.
+        NotErased = 81 "not_erased",
     }
 }
 

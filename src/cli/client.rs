@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 pub use self::failure::{Failure, plain_name, reason_name};
-pub use self::input::{Named, read, read_text, read_token, read_tokens};
+pub use self::input::{Named, read, read_text, read_token, read_tokens, token_or_subject};
 use crate::crypto::entropy::{self, Entropy};
 use crate::domain::time::{Clock as _, SystemClock, Timestamp};
 use crate::rpc::client::{self, ClientFiles};

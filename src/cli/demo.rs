@@ -159,7 +159,7 @@ fn play(
 
     thief.look()?;
     tell::theft(out, &thief, &shop, &wanted, folder)?;
-    tell::statistics(out, stage, &year)?;
+    tell::statistics(out, &shop, &year)?;
     let tokens = shop.tokens.iter().flatten().chain(&wanted.tokens).cloned().collect();
     Ok(Remains { leaks, tokens, entries: stage.status()?.audit_entries })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::client::{self, Connection};
-use crate::domain::vocabulary::{Class, Field};
+use crate::domain::vocabulary::{Class, Field, HoldKind};
 use crate::rpc::proto::token_service_client::TokenServiceClient;
 use crate::rpc::proto::{DescribeRequest, RecordState};
 
@@ -33,6 +33,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut vault = TokenServiceClient::new(client::connect(&args.connection).await?);
     let record = client::answer(vault.describe(DescribeRequest { token })).await?;
     let fields = record.fields.iter().map(|code| u8::try_from(*code).ok().and_then(Field::from_code));
+    let held = record.held_by.iter().map(|code| u8::try_from(*code).ok().and_then(HoldKind::from_code));
     client::print_json(&json!({
         "state": state(record.state()),
         "class": u8::try_from(record.class).ok().and_then(Class::from_code).map(Class::as_str),
@@ -43,6 +44,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         "fields": fields.map(|field| field.map_or("unknown", Field::as_str)).collect::<Vec<_>>(),
         "policy_version": record.policy_version,
         "erase_reason": record.erase_reason,
+        "held_by": held.map(|hold| hold.map_or("unknown", HoldKind::as_str)).collect::<Vec<_>>(),
     }))
 }
 

@@ -245,6 +245,10 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::DiskFull
         | R::Tampered
         | R::NotAHash
+        | R::NotACase
+        | R::NotAMonth
+        | R::NotErased
+        | R::Held
         | R::NotAPeriod
         | R::NotInTheLog
         | R::AlreadyEnrolled

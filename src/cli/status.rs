@@ -63,6 +63,7 @@ fn to_json(status: &StatusResponse) -> Value {
         "records_due": status.records_due,
         "tombstones": status.tombstones,
         "sweep_lag_seconds": status.sweep_lag_seconds,
+        "sweep_paused": status.sweep_paused,
         "audit_entries": status.audit_entries,
         "audit_root": status.audit_root,
         "ledger_entries": status.ledger_entries,

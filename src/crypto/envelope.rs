@@ -114,6 +114,14 @@ impl Dek {
     }
 }
 
+impl Dek {
+    /// What an open month of statistics calls a person, of the month's own DEK: equal for equal references, and nothing any
+    /// more once the month is closed and its DEK gone.
+    pub fn month_tag(&self, reference: &Plaintext) -> [u8; 16] {
+        self.0.derive("strongroom/month-tag").tag(&[reference.expose()])
+    }
+}
+
 impl Plaintext {
     pub fn expose(&self) -> &[u8] {
         &self.0

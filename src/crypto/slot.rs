@@ -1,7 +1,7 @@
 //! The places that sealed bytes belong to, as associated data. INVARIANT: two different slots never encode alike: each
 //! encoding starts with its own domain tag, variable parts carry their length, and choices carry their discriminant.
 
-use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
+use crate::domain::id::{DekId, Epoch, GrantId, HoldId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::vocabulary::{Class, Field};
 
@@ -14,6 +14,8 @@ pub enum DekUse {
     Grant(GrantId),
     /// A data subject's tag in the audit log.
     Subject,
+    /// Telling subjects apart while one month of statistics is open.
+    Month(i64),
 }
 
 /// Where a wrapped DEK belongs.
@@ -37,6 +39,7 @@ impl WrapSlot<'_> {
             DekUse::Revision(Revision(number)) => (1, i64::from(number)),
             DekUse::Grant(GrantId(number)) => (2, number),
             DekUse::Subject => (3, 0),
+            DekUse::Month(number) => (4, number),
         };
         Canonical::new("strongroom/wrap")
             .u8(format)
@@ -61,6 +64,8 @@ pub enum Part {
     Token,
     Serial(GrantId),
     CustomerReference,
+    /// What a legal hold names as its case.
+    Case(HoldId),
 }
 
 /// Where a sealed value belongs. The epoch is no part of it, so that rewrapping a DEK touches no sealed value.
@@ -81,6 +86,7 @@ impl SealSlot<'_> {
             Part::Token => (2, 0),
             Part::Serial(GrantId(number)) => (3, number),
             Part::CustomerReference => (4, 0),
+            Part::Case(HoldId(number)) => (5, number),
         };
         Canonical::new("strongroom/seal")
             .u8(format)
@@ -220,6 +226,7 @@ mod tests {
             Just(Part::Token),
             number().prop_map(|number| Part::Serial(GrantId(number))),
             Just(Part::CustomerReference),
+            number().prop_map(|number| Part::Case(HoldId(number))),
         ];
         (tenant(), number(), part, 0..3_u32, number()).prop_map(|(tenant, record, part, revision, dek)| SealSlot {
             tenant,
@@ -235,6 +242,7 @@ mod tests {
             any::<u32>().prop_map(|number| DekUse::Revision(Revision(number))),
             number().prop_map(|number| DekUse::Grant(GrantId(number))),
             Just(DekUse::Subject),
+            number().prop_map(DekUse::Month),
         ];
         let class = prop::option::of(prop::sample::select(Class::ALL));
         let ids = (0..3_u32, number(), tenant(), number(), number());

@@ -17,6 +17,26 @@ pub enum Fault {
     MacOff = 5,
     /// The write-ahead log is not truncated after an erasure.
     WalKept = 6,
+    /// The process ends before an erasure is written to the ledger.
+    AbortBeforeLedger = 50,
+    /// The process ends with a ledger line half written.
+    AbortInLedger = 51,
+    /// The process ends between the ledger's flush and the database's commit.
+    AbortAfterLedger = 52,
+    /// The process ends with everything written and nothing committed.
+    AbortBeforeCommit = 53,
+    /// The process ends between an erasure's commit and the truncation of the write-ahead log.
+    AbortAfterCommit = 54,
+    /// The process ends between that truncation and the answer.
+    AbortBeforeAnswer = 55,
+    /// The process ends between the destruction of a record's keys and that of its row.
+    AbortInDestroy = 56,
+    /// An erasure is answered and not carried out.
+    EarlyErasure = 57,
+    /// A hold stops nothing.
+    HoldsOff = 58,
+    /// Small cells of the statistics are published as they are.
+    SmallCells = 59,
     /// The digest of the store's state does not look at what the rows say.
     StateBlind = 10,
     /// A new epoch is promoted before the copies of the keyring hold it.
@@ -56,13 +76,16 @@ pub const fn planted(_fault: Fault) -> bool {
     false
 }
 
+#[cfg(not(feature = "planted"))]
+pub const fn abort_at(_fault: Fault) {}
+
 #[cfg(feature = "planted")]
-pub use with_the_feature::{plant, planted};
+pub use with_the_feature::{abort_at, plant, planted};
 
 #[cfg(feature = "planted")]
 mod with_the_feature {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
     use super::Fault;
 
@@ -82,6 +105,21 @@ mod with_the_feature {
         *outside == Some(fault) || PLANTED_HERE.load(Ordering::SeqCst) == fault as u8
     }
 
+    /// Which passing of an abort point ends the process, from 1; the first where it is not set.
+    const PASSING: &str = "STRONGROOM_PLANTED_PASSING";
+
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    /// Ends the process here, as a kill would, if that is planted and the passing has come.
+    pub fn abort_at(fault: Fault) {
+        if planted(fault) {
+            let passing = std::env::var(PASSING).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+            if PASSED.fetch_add(1, Ordering::SeqCst) + 1 == passing {
+                std::process::abort();
+            }
+        }
+    }
+
     fn named(name: &str) -> Option<Fault> {
         match name {
             "sealing-off" => Some(Fault::SealingOff),
@@ -90,6 +128,16 @@ mod with_the_feature {
             "role-too-many" => Some(Fault::RoleTooMany),
             "mac-off" => Some(Fault::MacOff),
             "wal-kept" => Some(Fault::WalKept),
+            "abort-before-ledger" => Some(Fault::AbortBeforeLedger),
+            "abort-in-ledger" => Some(Fault::AbortInLedger),
+            "abort-after-ledger" => Some(Fault::AbortAfterLedger),
+            "abort-before-commit" => Some(Fault::AbortBeforeCommit),
+            "abort-after-commit" => Some(Fault::AbortAfterCommit),
+            "abort-before-answer" => Some(Fault::AbortBeforeAnswer),
+            "abort-in-destroy" => Some(Fault::AbortInDestroy),
+            "early-erasure" => Some(Fault::EarlyErasure),
+            "holds-off" => Some(Fault::HoldsOff),
+            "small-cells" => Some(Fault::SmallCells),
             "keys-unlocked" => Some(Fault::KeysUnlocked),
             "no-secret-memory" => Some(Fault::NoSecretMemory),
             "root-kept" => Some(Fault::RootKept),

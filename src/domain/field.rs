@@ -9,7 +9,7 @@ pub use crate::domain::field::address::{Address, RawAddress};
 pub use crate::domain::field::contact::EmergencyContact;
 pub use crate::domain::field::email::Email;
 pub use crate::domain::field::phone::Phone;
-pub use crate::domain::field::serial::{BadPattern, IdempotencyKey, Serial, SerialPattern};
+pub use crate::domain::field::serial::{BadPattern, CaseReference, IdempotencyKey, Serial, SerialPattern};
 pub use crate::domain::field::text::{CustomerReference, Name, Note, PaymentAccount};
 use crate::domain::vocabulary::Field;
 
@@ -138,6 +138,8 @@ reasons! {
     NotATime = "NOT_A_TIME" "This must be a time at most 5 minutes ahead and at most a year before the record.",
     NotAWindow = "NOT_A_WINDOW" "This must be a window of at most a year that is not over, with 1 to 1000 reads.",
     NotAName = "NOT_A_NAME" "This must be a name of a-z, 0-9 and hyphens that starts with a letter.",
+    NotACase = "NOT_A_CASE" "This must be 1 to 64 letters A to Z, digits, spaces and the marks - . / _ :",
+    NotAMonth = "NOT_A_MONTH" "This must be a month such as 2026-03.",
     NotAHash = "NOT_A_HASH" "This must be a SHA-256 hash or a request's or an approval's number, in hexadecimal digits.",
     NotAPeriod = "NOT_A_PERIOD" "This must be a time, and a period must end after it begins.",
     NotInTheLog = "NOT_IN_THE_LOG" "There is no such year, entry or size in the log, or it is kept no more.",

@@ -76,6 +76,8 @@ numbers! {
     SubjectId(i64);
     /// A shipment grant's number, unique in the store.
     GrantId(i64);
+    /// A legal hold's number, unique in the store.
+    HoldId(i64);
     /// A wrapped data encryption key's number.
     DekId(i64);
     /// A record's revision, from 1; every correction makes the next one.
@@ -95,6 +97,16 @@ pub struct PolicyVersion(pub [u8; 32]);
 pub struct ApprovalId(pub [u8; 16]);
 
 impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// The number of a subject's erasure: that of the request which asked for it, so that the log tells it under one number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ErasureId(pub [u8; 16]);
+
+impl fmt::Display for ErasureId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
     }

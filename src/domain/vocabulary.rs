@@ -124,6 +124,16 @@ vocabulary! {
         Erased = 6 "erased",
     }
 
+    /// Who wants a record kept.
+    HoldKind {
+        /// A court's order; the only one that a minor's erasure waits for.
+        Court = 1 "court",
+        /// A public authority's.
+        Authority = 2 "authority",
+        /// A dispute that the shop must be able to prove something in.
+        Dispute = 3 "dispute",
+    }
+
     /// Why a record was destroyed.
     EraseReason {
         SubjectRequest = 1 "subject_request",

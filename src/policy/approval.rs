@@ -16,6 +16,7 @@ pub enum Verb {
     ResumeCaller = 1,
     ReplacePins = 2,
     DestroyEpoch = 3,
+    LiftHold = 30,
     PostponeEpoch = 4,
     ExportLog = 10,
     /// A retention policy under which something goes earlier.
@@ -27,6 +28,7 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::ResumeCaller, &[Role::KeyAdmin, Role::Operator]),
     (Verb::ReplacePins, &[Role::KeyAdmin, Role::Operator]),
     (Verb::DestroyEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
+    (Verb::LiftHold, &[Role::PrivacyOfficer, Role::KeyAdmin, Role::Operator]),
     (Verb::PostponeEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::ExportLog, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::ShortenRetention, &[Role::KeyAdmin, Role::PrivacyOfficer]),
@@ -43,6 +45,7 @@ impl Verb {
             Self::ResumeCaller => "resume_caller",
             Self::ReplacePins => "replace_pins",
             Self::DestroyEpoch => "destroy_epoch",
+            Self::LiftHold => "lift_hold",
             Self::PostponeEpoch => "postpone_epoch",
             Self::ExportLog => "export_log",
             Self::ShortenRetention => "shorten_retention",

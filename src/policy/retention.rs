@@ -19,7 +19,7 @@ mod file;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::PolicyVersion;
 use crate::domain::time::{DAY, Timestamp};
-use crate::domain::vocabulary::{Class, EventKind, Field, Findable};
+use crate::domain::vocabulary::{Class, EraseReason, EventKind, Field, Findable};
 use crate::policy::facts::Facts;
 use calendar::{Calendar, Length};
 use std::collections::BTreeMap;
@@ -123,6 +123,8 @@ pub enum DueReason {
     Cap,
     /// No sign of life for too long.
     Inactive,
+    /// The subject's erasure was asked for, and nothing of this record is open.
+    Asked(EraseReason),
 }
 
 /// A rule in the words of the policy's own file.
@@ -303,6 +305,8 @@ impl Rule {
             DueReason::Deadline(kind) => Some((named("at_latest", kind), self.at_latest.get(&kind)?)),
             DueReason::Inactive => Some(("inactive_after".to_owned(), self.inactive_after.as_ref()?)),
             DueReason::Cap => Some(("cap".to_owned(), self.cap.as_ref()?)),
+            // No rule of the policy's: the subject leaves.
+            DueReason::Asked(_) => None,
             // Closed last: the closing's own time if it has one, else the rule that it held up.
             DueReason::ClosedLast(_) => {
                 let own = self.after_closing.as_ref().map(|term| ("after_closing".to_owned(), term));

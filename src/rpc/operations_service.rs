@@ -43,4 +43,13 @@ impl OperationsService for Operations {
         let mark = self.door.vault.confirm_clock(&call).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::ConfirmClockResponse { mark: Some(wire::wire_time(mark)) }))
     }
+
+    async fn resume_sweep(
+        &self,
+        request: Request<proto::ResumeSweepRequest>,
+    ) -> Result<Response<proto::ResumeSweepResponse>, Status> {
+        let call = self.door.enter(&request, rpc!(ResumeSweep)).await?;
+        let records_due = self.door.vault.resume_sweep(&call).await.map_err(|error| status(&error))?;
+        Ok(Response::new(proto::ResumeSweepResponse { records_due }))
+    }
 }

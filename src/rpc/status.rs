@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::limits::may_tell;
 use super::proto::{ErrorReason, ItemError};
 use crate::domain::field::{FieldError, FieldReason};
+use crate::domain::vocabulary::HoldKind;
 use crate::store::StoreError;
 use crate::vault::Error;
 
@@ -36,6 +37,8 @@ pub(super) fn status(error: &Error) -> Status {
         Error::AlreadyEnrolled => (Code::AlreadyExists, "the identity is enrolled otherwise"),
         Error::NotTwoPeople => (Code::PermissionDenied, "this takes a second person"),
         Error::RoleNotAllowed => return role_not_allowed(),
+        Error::Held(kind) => return held(*kind),
+        Error::NotErased => (Code::FailedPrecondition, "the record is not erased"),
         Error::EpochInUse => (Code::FailedPrecondition, "the epoch is the active one, or something lies under it"),
         Error::KeyringNotSaved => {
             (Code::Unavailable, "the keyring could not be saved in all its places; no key has changed; see the log")
@@ -109,6 +112,14 @@ pub(super) fn item_error(error: &Error) -> ItemError {
     ItemError { reason: reason(error).into(), field }
 }
 
+/// Names the hold's kind, and nothing of its case.
+fn held(kind: HoldKind) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("HELD", DOMAIN, [("hold".to_owned(), kind.as_str().to_owned())]);
+    let text = "a legal hold stands against it; it is lifted by two people";
+    Status::with_error_details(Code::FailedPrecondition, text, details)
+}
+
 fn name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
@@ -143,6 +154,8 @@ fn reason(error: &Error) -> ErrorReason {
         Error::AlreadyEnrolled => ErrorReason::AlreadyEnrolled,
         Error::NotTwoPeople => ErrorReason::NotTwoPeople,
         Error::RoleNotAllowed => ErrorReason::RoleNotAllowed,
+        Error::Held(_) => ErrorReason::Held,
+        Error::NotErased => ErrorReason::NotErased,
         Error::ApprovalOver => ErrorReason::ApprovalOver,
         Error::EpochInUse => ErrorReason::EpochInUse,
         Error::KeyringNotSaved => ErrorReason::KeyringNotSaved,
@@ -175,6 +188,8 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotAName => ErrorReason::NotAName,
         FieldReason::NotInTheLog => ErrorReason::NotInTheLog,
         FieldReason::NotAHash => ErrorReason::NotAHash,
+        FieldReason::NotACase => ErrorReason::NotACase,
+        FieldReason::NotAMonth => ErrorReason::NotAMonth,
         FieldReason::NotAPeriod => ErrorReason::NotAPeriod,
         FieldReason::RetentionOver => ErrorReason::RetentionOver,
         FieldReason::NotAPolicy => ErrorReason::NotAPolicy,

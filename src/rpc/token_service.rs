@@ -125,8 +125,8 @@ impl TokenService for Tokens {
     async fn erase(&self, request: Request<proto::EraseRequest>) -> Result<Response<proto::EraseResponse>, Status> {
         let call = self.door.enter(&request, rpc!("Erase", Erase)).await?;
         let ask = self.door.parsed(&call, rpc!("Erase", Erase), wire::erase(request.into_inner())).await?;
-        let erased_at = self.door.vault.erase(&call, &ask).await.map_err(|error| status(&error))?;
-        Ok(Response::new(proto::EraseResponse { erased_at: Some(wire::wire_time(erased_at)) }))
+        let gone = self.door.vault.erase(&call, &ask).await.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::erasure::gone(gone)))
     }
 
     async fn find(&self, request: Request<proto::FindRequest>) -> Result<Response<proto::FindResponse>, Status> {

@@ -3,6 +3,7 @@
 
 pub(super) mod audit;
 pub(super) mod callers;
+pub(super) mod erasure;
 pub(super) mod inquiry;
 pub(super) mod keys;
 pub(super) mod retention;
@@ -302,7 +303,7 @@ pub(super) fn description(done: Description) -> proto::DescribeResponse {
             erase_reason: reason.as_str().to_owned(),
             ..Default::default()
         },
-        Description::Kept { state, class, revision, stored_at, due, due_by, fields, policy_version } => {
+        Description::Kept { state, class, revision, stored_at, due, due_by, fields, policy_version, held_by } => {
             proto::DescribeResponse {
                 state: match state {
                     RecordState::Live => proto::RecordState::Live.into(),
@@ -316,6 +317,7 @@ pub(super) fn description(done: Description) -> proto::DescribeResponse {
                 fields: fields.into_iter().map(|field| i32::from(field.code())).collect(),
                 policy_version: hex::encode(policy_version.0),
                 erase_reason: String::new(),
+                held_by: held_by.into_iter().map(|kind| i32::from(kind.code())).collect(),
             }
         }
     }
@@ -340,6 +342,7 @@ pub(super) fn status(status: Status) -> proto::StatusResponse {
         sweep_lag_seconds: u64::try_from(lag).unwrap_or(0),
         mark: Some(wire_time(status.mark)),
         warnings: status.warnings,
+        sweep_paused: status.paused,
         policy_id,
         policy_version: hex::encode(policy_version),
         protection: Some(proto::Protection {

@@ -17,6 +17,7 @@ use super::StoreError;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::mac::head_mac;
 use crate::crypto::slot::Canonical;
+use crate::domain::fault::{Fault, abort_at};
 use crate::domain::id::{Epoch, Revision, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
@@ -151,7 +152,12 @@ impl Ledger {
                 .map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
             text.push(b'\n');
         }
-        if let Err(source) = self.file.write_all(&text) {
+        let (half, rest) = text.split_at(text.len() / 2);
+        let written = self.file.write_all(half).and_then(|()| {
+            abort_at(Fault::AbortInLedger);
+            self.file.write_all(rest)
+        });
+        if let Err(source) = written {
             // What was written of the lines is cut again; then the file is what it was, and a full disk is only that.
             let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::End(0)));
             let full = matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);

@@ -21,9 +21,17 @@ use crate::domain::fault::{Fault, planted};
 /// it can, and what tells an operator why the rest is refused.
 pub const TAKES_AWAY: &[&str] = &[
     "erase",
+    "erase_subject",
+    "leave",
     "sweep",
     "stage",
+    "sweep_window",
+    "pause_sweep",
+    "begin_month",
+    "close_month",
+    "delete_tallies",
     "expire",
+    "expire_holds",
     "replay_ledger",
     "record_generation",
     "keep_policies",

@@ -2,17 +2,22 @@
 //! covers them all; a column that is not in there does not exist.
 
 pub(crate) mod callers;
+pub mod erasure;
 pub(crate) mod retention;
 
 use std::borrow::Cow;
 
 use crate::crypto::mac::IndexTag;
 use crate::crypto::slot::{Canonical, DekUse, WrapSlot};
-use crate::domain::id::{CallerName, DekId, Epoch, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId};
+use crate::domain::id::{
+    CallerName, DekId, Epoch, ErasureId, GrantId, PolicyVersion, RecordId, Revision, SubjectId, TenantId,
+};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{Class, EraseReason, Field};
+use crate::policy::leaving::Leaving;
 use crate::policy::retention::Piece;
+use erasure::Erased;
 
 /// A row whose columns a database administrator may write but not forge.
 pub(crate) trait Row {
@@ -158,18 +163,25 @@ pub struct SubjectRow {
     /// The shop's reference, sealed under the subject's key.
     pub reference: Vec<u8>,
     pub since: Timestamp,
+    /// That its erasure was asked for.
+    pub leaving: Option<Leaving>,
+    /// The record after which nobody has looked yet, of those that the erasure concerns.
+    pub unseen: Option<RecordId>,
+    /// How many holds are in force on it and its records.
+    pub holds: u32,
 }
 
 impl Row for SubjectRow {
     const TABLE: &'static str = "subject";
     fn canonical(&self) -> Canonical {
-        Canonical::new("strongroom/row/subject")
+        let row = Canonical::new("strongroom/row/subject")
             .i64(self.id.0)
             .bytes(self.tenant.as_str().as_bytes())
             .bytes(&self.tag.0)
             .i64(self.dek.0)
             .bytes(&self.reference)
-            .i64(self.since.0)
+            .i64(self.since.0);
+        erasure::leaving(row, self)
     }
 }
 
@@ -299,41 +311,22 @@ pub struct TombstoneRow {
     pub class: Class,
     pub reason: EraseReason,
     pub until: Timestamp,
+    /// What its receipt tells.
+    pub erased: Option<Erased>,
+    /// The erasure of its subject that it was part of.
+    pub story: Option<ErasureId>,
 }
 
 impl Row for TombstoneRow {
     const TABLE: &'static str = "tombstone";
     fn canonical(&self) -> Canonical {
-        Canonical::new("strongroom/row/tombstone")
+        let row = Canonical::new("strongroom/row/tombstone")
             .bytes(&self.digest.0)
             .bytes(self.tenant.as_str().as_bytes())
             .u8(self.class.code())
             .u8(self.reason.code())
-            .i64(self.until.0)
-    }
-}
-
-/// One cell of the statistics that desensitizing leaves.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StatisticRow {
-    pub tenant: TenantId,
-    pub class: Class,
-    /// ISO 3166-1 alpha-2, or empty for a record without an address.
-    pub country: String,
-    /// Year × 12 + month − 1 of the desensitization, UTC.
-    pub month: i64,
-    pub count: u64,
-}
-
-impl Row for StatisticRow {
-    const TABLE: &'static str = "statistic";
-    fn canonical(&self) -> Canonical {
-        Canonical::new("strongroom/row/statistic")
-            .bytes(self.tenant.as_str().as_bytes())
-            .u8(self.class.code())
-            .bytes(self.country.as_bytes())
-            .i64(self.month)
-            .u64(self.count)
+            .i64(self.until.0);
+        erasure::erased(row, self.erased.as_ref(), self.story)
     }
 }
 

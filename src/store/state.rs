@@ -16,25 +16,33 @@
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::rows::erasure::{HoldRow, MonthRow, TallyRow};
 use super::rows::retention::PolicyInForceRow;
-use super::rows::{GrantRow, IdempotencyRow, RecordRow, Row, StatisticRow, SubjectRow, TombstoneRow};
+use super::rows::{GrantRow, IdempotencyRow, RecordRow, Row, SubjectRow, TombstoneRow};
 use crate::crypto::slot::Canonical;
 use crate::crypto::state::StateKey;
 use crate::policy::approval::Approval;
 use crate::policy::enrolment::Enrolment;
 
-/// The tables whose rows are in the state, in the order of their sums. New ones come at the end.
-pub const TABLES: [&str; 9] = [
+/// The tables whose rows are in the state, in the order of their sums. New ones come at the end, and one that is gone keeps its
+/// place.
+pub const TABLES: [&str; 12] = [
     RecordRow::TABLE,
     SubjectRow::TABLE,
     GrantRow::TABLE,
     IdempotencyRow::TABLE,
     TombstoneRow::TABLE,
-    StatisticRow::TABLE,
+    RETIRED,
     Enrolment::TABLE,
     Approval::TABLE,
     PolicyInForceRow::TABLE,
+    HoldRow::TABLE,
+    MonthRow::TABLE,
+    TallyRow::TABLE,
 ];
+
+/// A table of an earlier build: it has no rows any more, and its sums are nothing.
+const RETIRED: &str = "statistic";
 
 /// One row that is in the state.
 #[derive(Clone, Copy)]
@@ -44,10 +52,12 @@ pub(crate) enum Fact<'a> {
     Grant(&'a GrantRow),
     Idempotency(&'a IdempotencyRow),
     Tombstone(&'a TombstoneRow),
-    Statistic(&'a StatisticRow),
     Caller(&'a Enrolment),
     Approval(&'a Approval),
     PolicyInForce(&'a PolicyInForceRow),
+    Hold(&'a HoldRow),
+    Month(&'a MonthRow),
+    Tally(&'a TallyRow),
 }
 
 impl Fact<'_> {
@@ -58,10 +68,12 @@ impl Fact<'_> {
             Fact::Grant(_) => 2,
             Fact::Idempotency(_) => 3,
             Fact::Tombstone(_) => 4,
-            Fact::Statistic(_) => 5,
             Fact::Caller(_) => 6,
             Fact::Approval(_) => 7,
             Fact::PolicyInForce(_) => 8,
+            Fact::Hold(_) => 9,
+            Fact::Month(_) => 10,
+            Fact::Tally(_) => 11,
         }
     }
 
@@ -72,10 +84,12 @@ impl Fact<'_> {
             Fact::Grant(row) => row.lasting(),
             Fact::Idempotency(row) => row.canonical(),
             Fact::Tombstone(row) => row.canonical(),
-            Fact::Statistic(row) => row.canonical(),
             Fact::Caller(row) => row.canonical(),
             Fact::Approval(row) => row.canonical(),
             Fact::PolicyInForce(row) => row.canonical(),
+            Fact::Hold(row) => row.canonical(),
+            Fact::Month(row) => row.canonical(),
+            Fact::Tally(row) => row.canonical(),
         }
     }
 
@@ -85,6 +99,7 @@ impl Fact<'_> {
             Fact::Record(row) => row.id.0.cast_unsigned(),
             Fact::Subject(row) => row.id.0.cast_unsigned(),
             Fact::Grant(row) => row.id.0.cast_unsigned(),
+            Fact::Hold(row) => row.id.0.cast_unsigned(),
             _ => {
                 let hash: [u8; 32] = Sha256::digest(self.key()).into();
                 let [a, b, c, d, e, f, g, h, ..] = hash;
@@ -101,10 +116,14 @@ impl Fact<'_> {
             Fact::Grant(row) => row.id.to_string(),
             Fact::Idempotency(row) => hex::encode(row.digest),
             Fact::Tombstone(row) => hex::encode(row.digest.0),
-            Fact::Statistic(row) => format!("{} {} {:?} {}", row.tenant, row.class, row.country, row.month),
             Fact::Caller(row) => row.id.to_string(),
             Fact::Approval(row) => format!("{} {}", row.tenant, row.id),
             Fact::PolicyInForce(row) => row.tenant.to_string(),
+            Fact::Hold(row) => row.id.to_string(),
+            Fact::Month(row) => format!("{} {}", row.tenant, row.month),
+            Fact::Tally(TallyRow { tenant, month, cell, who, .. }) => {
+                format!("{tenant} {month} {} {:?} {}", cell.class, cell.country, hex::encode(who.0))
+            }
         }
     }
 }
@@ -221,10 +240,12 @@ impl State {
         Some((Self { entries, number, tally }, pairs.len()))
     }
 
-    /// Takes over what `found` says of the tables from the `known`th on.
+    /// Takes over what `found` says of the tables from the `known`th on, and of the one that a build which knows more has dropped.
     pub(crate) fn adopt(&mut self, known: usize, found: &Tally) {
-        for (sum, found) in self.tally.0.iter_mut().zip(&found.0).skip(known) {
-            *sum = *found;
+        for (number, (sum, found)) in self.tally.0.iter_mut().zip(&found.0).enumerate() {
+            if number >= known || known < TABLES.len() && TABLES.get(number) == Some(&RETIRED) {
+                *sum = *found;
+            }
         }
     }
 }
@@ -285,7 +306,7 @@ pub(crate) fn compare(
     }
     let flaw = |(number, place): (usize, Option<u64>)| {
         let table = TABLES.get(number).copied().unwrap_or_default();
-        let is_numbered = number <= 2;
+        let is_numbered = number <= 2 || table == HoldRow::TABLE;
         let gone = move |place: u64| if is_numbered { place.to_string() } else { "that is gone".to_owned() };
         match (place, keys.get(number).cloned().flatten()) {
             (None, _) => StateFlaw::Rows { table },
@@ -305,14 +326,15 @@ mod tests {
     use crate::domain::time::Timestamp;
     use crate::domain::token::TokenDigest;
     use crate::domain::vocabulary::{Class, EraseReason};
+    use crate::policy::cube::{Cell, Who};
     use proptest::prelude::*;
 
-    struct Rows(Vec<(StatisticRow, TombstoneRow)>);
+    struct Rows(Vec<(TallyRow, TombstoneRow)>);
 
     impl Facts for Rows {
         fn facts(&self, each: &mut dyn FnMut(Fact<'_>)) -> Result<(), StoreError> {
-            for (statistic, tombstone) in &self.0 {
-                each(Fact::Statistic(statistic));
+            for (tally, tombstone) in &self.0 {
+                each(Fact::Tally(tally));
                 each(Fact::Tombstone(tombstone));
             }
             Ok(())
@@ -322,11 +344,12 @@ mod tests {
     fn rows(count: u8) -> Rows {
         let tenant: TenantId = "kitchen".parse().unwrap();
         let row = |n: u8| {
-            let (country, month) = ("DE".to_owned(), i64::from(n));
-            let statistic = StatisticRow { tenant: tenant.clone(), class: Class::Order, country, month, count: 1 };
+            let cell = Cell { class: Class::Order, country: "DE".to_owned() };
+            let tally = TallyRow { tenant: tenant.clone(), month: i64::from(n), cell, who: Who([n; 16]), count: 1 };
             let (reason, until) = (EraseReason::Minor, Timestamp(0));
             let digest = TokenDigest([n; 16]);
-            (statistic, TombstoneRow { digest, tenant: tenant.clone(), class: Class::Order, reason, until })
+            let (class, erased, story) = (Class::Order, None, None);
+            (tally, TombstoneRow { digest, tenant: tenant.clone(), class, reason, until, erased, story })
         };
         Rows((0..count).map(row).collect())
     }
@@ -344,13 +367,13 @@ mod tests {
         assert_eq!(compare(&whole, Some(&state), 9, key).unwrap(), []);
         let mut changed = rows(5);
         changed.0[3].0.count = 2;
-        let table = "statistic";
-        let one = StateFlaw::Row { table, row: "kitchen order \"DE\" 3".to_owned() };
+        let table = "tally";
+        let one = StateFlaw::Row { table, row: format!("kitchen 3 order \"DE\" {}", "03".repeat(16)) };
         assert_eq!(compare(&changed, Some(&state), 9, key).unwrap(), [one]);
         changed.0[1].0.count = 2;
         assert_eq!(compare(&changed, Some(&state), 9, key).unwrap(), [StateFlaw::Rows { table }]);
         let gone = |table| StateFlaw::Row { table, row: "that is gone".to_owned() };
-        assert_eq!(compare(&rows(4), Some(&state), 9, key).unwrap(), [gone("tombstone"), gone("statistic")]);
+        assert_eq!(compare(&rows(4), Some(&state), 9, key).unwrap(), [gone("tombstone"), gone("tally")]);
         assert_eq!(compare(&rows(6), Some(&state), 9, key).unwrap().len(), 2);
         assert_eq!(compare(&whole, Some(&state), 10, key).unwrap(), [StateFlaw::Older { state: 9, log: 10 }]);
         assert_eq!(compare(&whole, None, 9, key).unwrap(), [StateFlaw::Lost]);
@@ -363,7 +386,7 @@ mod tests {
         let (before, after) = (rows(5), rows(4));
         let mut state = state_of(&before, key);
         let mut change = Tally::default();
-        change.lose(key, Fact::Statistic(&before.0[4].0));
+        change.lose(key, Fact::Tally(&before.0[4].0));
         change.lose(key, Fact::Tombstone(&before.0[4].1));
         state.tally.add(&change);
         assert!(state.tally == tally(&after, key).unwrap() && !change.is_nothing());

@@ -2,6 +2,7 @@
 //! here and nowhere else, so that a backend cannot forget it; row counts are checked.
 
 pub(crate) mod callers;
+pub(crate) mod erasure;
 pub(crate) mod inquiry;
 pub(crate) mod index;
 pub(crate) mod rewrap;
@@ -13,8 +14,7 @@ use std::ops::Deref;
 
 use super::ledger::LedgerEntry;
 use super::rows::{
-    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, NewIdempotency, RecordRow, Row, StatisticRow, SubjectRow,
-    TombstoneRow,
+    Counts, DekRow, GrantRow, IdempotencyRow, MetaRow, NewIdempotency, RecordRow, Row, SubjectRow, TombstoneRow,
 };
 use super::state::{Fact, Tally};
 use super::{HeadStamp, StoreError};
@@ -23,10 +23,9 @@ use crate::audit::tree::Frontier;
 use crate::audit::verify::Batch;
 use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{IndexTag, Mac, mac, verify};
-use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId, TenantId};
+use crate::domain::id::{DekId, Epoch, GrantId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
-use crate::domain::vocabulary::Class;
 
 /// What authenticates one row: the epoch whose subkey made it, and the MAC over every other column.
 #[derive(Clone, Copy)]
@@ -40,6 +39,7 @@ pub(crate) type Stamped<R> = (R, Stamp);
 /// What a backend can read. It decodes and counts; it judges nothing.
 pub(crate) trait Reads:
     callers::CallerReads
+    + erasure::ErasureReads
     + index::IndexReads
     + inquiry::InquiryReads
     + log::LogReads
@@ -61,8 +61,6 @@ pub(crate) trait Reads:
     fn idempotency(&self, digest: &[u8; 16]) -> Result<Option<Stamped<IdempotencyRow>>, StoreError>;
     fn idempotency_of(&self, record: RecordId) -> Result<Vec<Stamped<IdempotencyRow>>, StoreError>;
     fn tombstone(&self, digest: &TokenDigest) -> Result<Option<Stamped<TombstoneRow>>, StoreError>;
-    fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError>;
-    fn statistics(&self, tenant: &TenantId) -> Result<Vec<Stamped<StatisticRow>>, StoreError>;
     fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError>;
     fn meta(&self, key: &'static str) -> Result<Option<Stamped<MetaRow>>, StoreError>;
     fn counts(&self, until: Timestamp) -> Result<Counts, StoreError>;
@@ -77,7 +75,13 @@ pub(crate) trait Reads:
 
 /// What a backend can change. Answers how many rows changed.
 pub(crate) trait Writes:
-    Reads + callers::CallerWrites + index::IndexWrites + log::LogWrites + retention::RetentionWrites + rewrap::RewrapWrites
+    Reads
+    + callers::CallerWrites
+    + erasure::ErasureWrites
+    + index::IndexWrites
+    + log::LogWrites
+    + retention::RetentionWrites
+    + rewrap::RewrapWrites
 {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;
@@ -100,7 +104,6 @@ pub(crate) trait Writes:
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError>;
     /// Answers the rows that went, `None` for one that cannot be decoded.
     fn expire_tombstones(&self, before: Timestamp, limit: usize) -> Result<Vec<Option<TombstoneRow>>, StoreError>;
-    fn put_statistic(&self, row: &StatisticRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError>;
     fn put_meta(&self, row: &MetaRow, stamp: &Stamp) -> Result<usize, StoreError>;
 }
@@ -174,10 +177,6 @@ impl<'a> View<'a> {
         self.authentic(self.reads.tombstone(digest)?)
     }
 
-    pub fn statistics(&self, tenant: &TenantId) -> Result<Vec<StatisticRow>, StoreError> {
-        self.reads.statistics(tenant)?.into_iter().map(|row| self.checked(row)).collect()
-    }
-
     /// Every policy that a record may have been collected under. The text is the version's preimage; who parses it checks that.
     pub fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError> {
         self.reads.policies()
@@ -237,6 +236,16 @@ pub struct Tx<'a> {
     pub(crate) cut: Option<log::Cut>,
     /// What the writes so far change in the sums of the state.
     pub(crate) change: RefCell<Tally>,
+    begins: Places,
+}
+
+/// Where in the log and the ledger a transaction's own entries begin, should it stand.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Places {
+    /// The number of the first audit entry, from 0.
+    pub entry: u64,
+    /// The number of the last line before, from 1; 0: there is none.
+    pub line: u64,
 }
 
 impl<'a> Deref for Tx<'a> {
@@ -247,10 +256,10 @@ impl<'a> Deref for Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(reads: &'a dyn Reads, writes: &'a dyn Writes, keyring: &'a Keyring) -> Self {
+    pub(crate) fn new(reads: &'a dyn Reads, writes: &'a dyn Writes, keyring: &'a Keyring, begins: Places) -> Self {
         let view = View::new(reads, keyring);
         let (entries, ledger, change) = (Vec::new(), Vec::new(), RefCell::default());
-        Self { view, writes, entries, ledger, cut: None, change }
+        Self { view, writes, entries, ledger, cut: None, change, begins }
     }
 
     /// Appends to the audit log, in the commit of this transaction.
@@ -258,9 +267,19 @@ impl<'a> Tx<'a> {
         self.entries.push(entry);
     }
 
+    /// The number that the next entry logged here has in the log, from 0, should this transaction stand.
+    pub fn next_entry(&self) -> u64 {
+        self.begins.entry + self.entries.len() as u64
+    }
+
     /// Appends to the erasure ledger, durably before the commit of this transaction.
     pub fn note_erasure(&mut self, entry: LedgerEntry) {
         self.ledger.push(entry);
+    }
+
+    /// The number of the ledger's line that was noted here last, from 1, should this transaction stand.
+    pub fn last_line(&self) -> u64 {
+        self.begins.line + self.ledger.len() as u64
     }
 
     pub fn insert_record(&self, row: &RecordRow) -> Result<(), StoreError> {
@@ -402,18 +421,6 @@ impl<'a> Tx<'a> {
         let gone = self.writes.expire_tombstones(before, limit)?;
         self.lost(gone.iter().flatten().map(Fact::Tombstone));
         Ok(gone.len())
-    }
-
-    /// One more in a cell of the statistics.
-    pub fn count(&self, tenant: &TenantId, class: Class, country: &str, month: i64) -> Result<(), StoreError> {
-        let empty = StatisticRow { tenant: tenant.clone(), class, country: country.to_owned(), month, count: 0 };
-        let old = self.view.authentic(self.view.reads.statistic(&empty)?)?;
-        let count = old.as_ref().map_or(0, |old| old.count) + 1;
-        let cell = StatisticRow { count, ..empty };
-        one(self.writes.put_statistic(&cell, &self.stamp(&cell)))?;
-        self.lost(old.as_ref().map(Fact::Statistic));
-        self.gained(Fact::Statistic(&cell));
-        Ok(())
     }
 
     /// Keeps a policy; keeping it again changes nothing.

@@ -41,6 +41,11 @@ impl Draft {
         self
     }
 
+    pub(crate) fn of_subject(mut self, subject: SubjectTag) -> Self {
+        self.entry.subject = Some(subject);
+        self
+    }
+
     pub(crate) fn purpose(mut self, purpose: Purpose) -> Self {
         self.entry.purpose = Some(purpose);
         self

@@ -2,6 +2,7 @@
 //! ledger says so, and the write-ahead log is truncated before the answer: the old value is shredded, not overwritten.
 
 use super::call::{Call, Draft};
+use super::destroy::clear;
 use super::error::unopened;
 use super::loaded::{Found, Loaded, Why, part_code};
 use super::stage::next_due;
@@ -15,7 +16,7 @@ use crate::domain::field::{FieldReason, FieldValue, IdempotencyKey};
 use crate::domain::id::{DekId, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
-use crate::domain::vocabulary::{Field, Outcome};
+use crate::domain::vocabulary::{EraseReason, Field, Outcome};
 use crate::policy::retention::Piece;
 use crate::store::ledger::{LedgerEntry, LedgerEvent};
 use crate::store::rows::{DekRow, FieldSet, IndexRow, RecordRow};
@@ -83,6 +84,7 @@ impl Vault {
                 Err(Error::RevisionConflict) => {
                     return self.refuse(draft, RefusalCode::Conflict, Error::RevisionConflict).await;
                 }
+                Err(Error::Held(kind)) => return self.refuse(draft, RefusalCode::Held, Error::Held(kind)).await,
                 Err(error) => return Err(error),
             };
             let revision = prepared.record.revision;
@@ -93,6 +95,9 @@ impl Vault {
             let old = loaded.row;
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
+                if clear(tx, &old, EraseReason::Controller)?.is_err() {
+                    return Err(StoreError::Raced);
+                }
                 replace(tx, &old, &prepared, now)?;
                 tx.log(entry.clone());
                 Ok(())
@@ -116,6 +121,10 @@ impl Vault {
         }
         if loaded.row.revision != ask.if_revision {
             return Err(Error::RevisionConflict);
+        }
+        // What is corrected is shredded, which a hold forbids.
+        if let Err(kind) = clear(view, &loaded.row, EraseReason::Controller)? {
+            return Err(Error::Held(kind));
         }
         let fields = self.fields_after(loaded, ask)?;
         Ok(self.next_revision(view, loaded, fields, &ask.fields, self.inner.mark.tick(self.clock()))?)

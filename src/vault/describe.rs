@@ -1,6 +1,7 @@
 //! What a token stands for, without any value. INVARIANT: nothing is opened.
 
 use super::call::{Call, Draft};
+use super::destroy::in_force;
 use super::loaded::{Found, Loaded};
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
@@ -8,7 +9,7 @@ use crate::audit::entry::{Action, RefusalCode};
 use crate::domain::id::{PolicyVersion, Revision};
 use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
-use crate::domain::vocabulary::{Class, EraseReason, Field};
+use crate::domain::vocabulary::{Class, EraseReason, Field, HoldKind};
 use crate::policy::retention::{Due, DueReason, Piece};
 use crate::store::StoreError;
 
@@ -29,13 +30,15 @@ pub enum Description {
         due_by: String,
         fields: Vec<Field>,
         policy_version: PolicyVersion,
+        /// What keeps it from being destroyed, however due it is.
+        held_by: Vec<HoldKind>,
     },
     Erased(EraseReason),
 }
 
-/// A record's facts as of an instant, or what became of it.
+/// A record's facts as of an instant and the holds on it, or what became of it.
 pub(crate) enum LookedUp {
-    Kept(Box<Loaded>, Timestamp),
+    Kept(Box<Loaded>, Vec<HoldKind>, Timestamp),
     Erased(EraseReason),
 }
 
@@ -49,7 +52,7 @@ impl Vault {
     async fn try_describe(&self, call: &Call, token: &Token, draft: &Draft) -> Result<Description, Error> {
         Ok(match self.looked_up(call, token, draft).await? {
             LookedUp::Erased(reason) => Description::Erased(reason),
-            LookedUp::Kept(loaded, now) => kept(*loaded, now),
+            LookedUp::Kept(loaded, held_by, now) => kept(*loaded, held_by, now),
         })
     }
 
@@ -58,13 +61,23 @@ impl Vault {
         let digest = token.digest(&call.caller.tenant);
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            match self.store().read(|view| self.find(view, &digest, now))? {
-                Found::Unknown => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
-                Found::Erased(tombstone) => {
+            let found = self.store().read(|view| {
+                let found = self.find(view, &digest, now)?;
+                let held_by = match &found {
+                    Found::Live(loaded) => in_force(view, &loaded.row)?.iter().map(|hold| hold.kind).collect(),
+                    Found::Erased(_) | Found::Unknown => Vec::new(),
+                };
+                Ok((found, held_by))
+            })?;
+            match found {
+                (Found::Unknown, _) => {
+                    return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await;
+                }
+                (Found::Erased(tombstone), _) => {
                     self.log(draft.clone().done()).await?;
                     return Ok(LookedUp::Erased(tombstone.reason));
                 }
-                Found::Live(loaded) => {
+                (Found::Live(loaded), held_by) => {
                     let entry = about(draft, &loaded).done();
                     let rests_on = (loaded.row.id, loaded.row.version);
                     let receipt = self.log_read("looked_up", move |tx| {
@@ -75,7 +88,7 @@ impl Vault {
                         Ok(unchanged)
                     });
                     if receipt.await?.is_some() {
-                        return Ok(LookedUp::Kept(loaded, now));
+                        return Ok(LookedUp::Kept(loaded, held_by, now));
                     }
                 }
             }
@@ -84,7 +97,7 @@ impl Vault {
     }
 }
 
-fn kept(loaded: Loaded, now: Timestamp) -> Description {
+fn kept(loaded: Loaded, held_by: Vec<HoldKind>, now: Timestamp) -> Description {
     Description::Kept {
         state: if loaded.is_due(now) { RecordState::Expired } else { RecordState::Live },
         class: loaded.row.class,
@@ -94,6 +107,7 @@ fn kept(loaded: Loaded, now: Timestamp) -> Description {
         due_by: due_by(&loaded.due),
         fields: loaded.row.fields.iter().filter(|field| !loaded.is_over(Piece::Whole(*field))).collect(),
         policy_version: loaded.row.policy_version,
+        held_by,
     }
 }
 
@@ -105,6 +119,7 @@ pub(crate) fn due_by(due: &Due) -> String {
         DueReason::ClosedLast(kind) => format!("at {kind}"),
         DueReason::Cap => "cap".to_owned(),
         DueReason::Inactive => "inactive".to_owned(),
+        DueReason::Asked(reason) => format!("by {reason}"),
     };
     let waiting: Vec<_> = due.waiting_for.iter().map(|kind| kind.as_str()).collect();
     if waiting.is_empty() { by } else { format!("{by}, waiting for {}", waiting.join(", ")) }

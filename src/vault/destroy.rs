@@ -1,15 +1,18 @@
-//! Destroying a record: the one way, whoever asks (a timer, a person, a restored ledger). INVARIANT: the erasure ledger holds
-//! the line before the commit; the commit removes keys, values, grants and the row at once, so there is no half; the
-//! write-ahead log is truncated before anyone is told. What remains is a tombstone, until its time, and for a desensitized
-//! record one more in a counter.
+//! Destroying a record: the one way, whoever asks (a timer, a person, a restored ledger). INVARIANT: no hold stands against
+//! it in the transaction that does it; the erasure ledger holds the line before the commit; the commit removes keys, values,
+//! grants and the row at once, so there is no half; the write-ahead log is truncated before anyone is told. What remains is
+//! a tombstone, until its time, of which a receipt is made, and for a desensitized record one more in a month's tally.
 
-use super::loaded::{Loaded, Why};
 use super::{Error, Vault};
-use crate::domain::field::FieldValue;
+use crate::audit::entry::Entry;
+use crate::domain::fault::{Fault, abort_at};
+use crate::domain::id::{DekId, Epoch, ErasureId, RecordId, SubjectId};
 use crate::domain::time::{DAY, Timestamp};
-use crate::domain::vocabulary::{EraseReason, Field};
+use crate::domain::vocabulary::{EraseReason, HoldKind};
+use crate::policy::hold::stands_against;
 use crate::store::ledger::{LedgerEntry, LedgerEvent};
-use crate::store::rows::{RecordRow, TombstoneRow};
+use crate::store::rows::erasure::{Erased, HoldRow, TallyRow};
+use crate::store::rows::{RecordRow, SubjectRow, TombstoneRow};
 use crate::store::{StoreError, Tx, View};
 
 /// How long a token keeps answering "erased" before it is simply unknown.
@@ -17,68 +20,107 @@ const TOMBSTONE: i64 = 400 * DAY;
 
 /// When an erased record was.
 pub(crate) fn erased_at(tombstone: &TombstoneRow) -> Timestamp {
-    tombstone.until.plus(-TOMBSTONE)
+    tombstone.erased.as_ref().map_or(tombstone.until.plus(-TOMBSTONE), |erased| erased.at)
 }
 
-/// The cell of the statistics that a desensitized record adds to.
-#[derive(Clone)]
-pub(crate) struct Cell {
-    pub(crate) country: String,
-    pub(crate) month: i64,
-}
-
-/// Destroys the record within `tx`, by the ledger's line that the same commit waits for. The caller logs.
-pub(crate) fn destroy(
-    tx: &mut Tx<'_>,
-    record: &RecordRow,
+/// Proof that no hold stands against destroying the record for that reason; good within its transaction.
+#[must_use]
+pub(crate) struct Cleared<'a> {
+    record: &'a RecordRow,
     reason: EraseReason,
-    cell: Option<&Cell>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+}
+
+/// Asks the holds.
+pub(crate) fn clear<'a>(
+    view: &View<'_>,
+    record: &'a RecordRow,
+    reason: EraseReason,
+) -> Result<Result<Cleared<'a>, HoldKind>, StoreError> {
+    let holds = in_force(view, record)?;
+    let against = stands_against(reason, holds.iter().map(|hold| hold.kind));
+    Ok(against.map_or(Ok(Cleared { record, reason }), Err))
+}
+
+/// The holds on a record, by whichever name. The subject knows how many there are on all of its own: who deletes a hold's row
+/// lifts nothing by it.
+pub(crate) fn in_force(view: &View<'_>, record: &RecordRow) -> Result<Vec<HoldRow>, StoreError> {
+    let subject = view.subject(record.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
+    let mut holds = view.holds_of(record.subject)?;
+    if holds.iter().filter(|hold| hold.lifted_at.is_none()).count() as u64 != u64::from(subject.holds) {
+        return Err(StoreError::Tampered { table: "hold" });
+    }
+    holds.retain(|hold| hold.is_on(record.id));
+    Ok(holds)
+}
+
+/// One hold more or less in force on a subject and its records.
+pub(crate) fn count_holds(tx: &Tx<'_>, subject: SubjectId, change: i32) -> Result<(), StoreError> {
+    let row = tx.subject(subject)?.ok_or(StoreError::Raced)?;
+    let holds = row.holds.checked_add_signed(change).ok_or(StoreError::Tampered { table: "subject" })?;
+    tx.update_subject(&SubjectRow { holds, ..row })
+}
+
+/// What a destruction tells.
+#[derive(Clone)]
+pub(crate) struct Told {
+    pub(crate) at: Timestamp,
+    /// When no backup can open it any more.
+    pub(crate) in_backups_by: Timestamp,
+    pub(crate) entry: Entry,
+    /// Where a desensitized record is counted.
+    pub(crate) tally: Option<TallyRow>,
+    /// The erasure of its subject that it is part of.
+    pub(crate) story: Option<ErasureId>,
+}
+
+/// Destroys the record within `tx`, by the ledger's line that the same commit waits for, and logs it.
+pub(crate) fn destroy(tx: &mut Tx<'_>, cleared: Cleared<'_>, told: Told) -> Result<(), StoreError> {
+    let Cleared { record, reason } = cleared;
     tx.note_erasure(LedgerEntry {
-        at: now,
+        at: told.at,
         tenant: record.tenant.clone(),
         record: record.digest,
         event: LedgerEvent::Erased(reason),
     });
-    destroy_noted(tx, record, reason, cell, now)
+    destroy_noted(tx, record, reason, tx.last_line(), told)
 }
 
-/// `destroy` for what the ledger already tells of.
+/// `destroy` for what the ledger already tells of in that line.
 pub(crate) fn destroy_noted(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     record: &RecordRow,
     reason: EraseReason,
-    cell: Option<&Cell>,
-    now: Timestamp,
+    line: u64,
+    told: Told,
 ) -> Result<(), StoreError> {
-    // The keys first: if anything below were ever split off, this would be the point of no return.
-    tx.delete_deks_of(record.id)?;
-    // A key's `record` is only an index: what the authenticated rows name goes whatever that says.
-    let grants = tx.grants_of(record.id)?;
-    for dek in grants.iter().map(|grant| grant.dek).chain([record.dek]) {
-        if tx.dek(dek)?.is_some() {
-            tx.delete_dek(dek)?;
-        }
-    }
+    let mut keys = delete_keys(tx, record)?;
+    abort_at(Fault::AbortInDestroy);
     tx.delete_sealed_of(record.id)?;
     tx.delete_index_of(record.id)?;
     tx.delete_grants_of(record.id)?;
+    for hold in in_force(tx, record)?.iter().filter(|hold| hold.record.is_some()) {
+        tx.delete_hold(hold.id)?;
+        count_holds(tx, record.subject, -1)?;
+    }
     tx.blank_idempotency_of(record.id)?;
     tx.delete_record(record.id)?;
-    let until = now.plus(TOMBSTONE);
-    let (digest, tenant) = (record.digest, record.tenant.clone());
-    tx.put_tombstone(&TombstoneRow { digest, tenant, class: record.class, reason, until })?;
-    if !tx.subject_has_records(record.subject)?
-        && let Some(subject) = tx.subject(record.subject)?
-    {
-        tx.delete_dek(subject.dek)?;
-        tx.delete_subject(subject.id)?;
-    }
-    match cell.map(|cell| tx.count(&record.tenant, record.class, &cell.country, cell.month)) {
-        // A counter that was altered must not keep records alive: the record goes uncounted, and reading the statistics says so.
+    keys.extend(delete_subject(tx, record)?);
+    let Told { at, in_backups_by, entry, tally, story } = told;
+    let erased = Erased { at, in_backups_by, entry: tx.next_entry(), line, keys };
+    tx.put_tombstone(&TombstoneRow {
+        digest: record.digest,
+        tenant: record.tenant.clone(),
+        class: record.class,
+        reason,
+        until: at.plus(TOMBSTONE),
+        erased: Some(erased),
+        story,
+    })?;
+    tx.log(entry);
+    match tally.map(|tally| tx.count(&tally)) {
+        // A tally that was altered must not keep records alive: the record goes uncounted, and its month is not published.
         Some(Err(StoreError::Tampered { table })) => {
-            tracing::error!(table, "a counter fails its authentication; a record is destroyed without being counted");
+            tracing::error!(table, "a tally fails its authentication; a record is destroyed without being counted");
             Ok(())
         }
         Some(counted) => counted,
@@ -86,27 +128,42 @@ pub(crate) fn destroy_noted(
     }
 }
 
+/// The keys first: if anything after it were ever split off, this would be the point of no return.
+fn delete_keys(tx: &Tx<'_>, record: &RecordRow) -> Result<Vec<(DekId, Epoch)>, StoreError> {
+    let mut keys = tx.deks_of(record.id)?;
+    tx.delete_deks_of(record.id)?;
+    // A key's `record` is only an index: what the authenticated rows name goes whatever that says.
+    let grants = tx.grants_of(record.id)?;
+    for id in grants.iter().map(|grant| grant.dek).chain([record.dek]) {
+        if let Some(dek) = tx.dek(id)? {
+            keys.push((dek.id, dek.epoch));
+            tx.delete_dek(dek.id)?;
+        }
+    }
+    Ok(keys)
+}
+
+/// The subject goes with its last record, and with it whatever is filed under it; answers its key.
+fn delete_subject(tx: &Tx<'_>, record: &RecordRow) -> Result<Option<(DekId, Epoch)>, StoreError> {
+    if tx.subject_has_records(record.subject)? {
+        return Ok(None);
+    }
+    let Some(subject) = tx.subject(record.subject)? else { return Ok(None) };
+    let dek = tx.dek(subject.dek)?.ok_or(StoreError::Tampered { table: "dek" })?;
+    for hold in tx.holds_of(subject.id)?.iter().filter(|hold| hold.lifted_at.is_none()) {
+        tx.delete_hold(hold.id)?;
+    }
+    // Requests about the whole subject are filed under its number, which no record has.
+    tx.blank_idempotency_of(RecordId(subject.id.0))?;
+    tx.delete_dek(dek.id)?;
+    tx.delete_subject(subject.id)?;
+    Ok(Some((dek.id, dek.epoch)))
+}
+
 impl Vault {
-    /// Where a record that goes now will be counted. Opens the address for its country; an address that does not open
-    /// counts under no country, for it must not keep a due record alive.
-    pub(crate) fn cell(&self, view: &View<'_>, loaded: &Loaded, now: Timestamp) -> Cell {
-        let open = || -> Result<Option<String>, StoreError> {
-            if !loaded.row.fields.holds(Field::Address) {
-                return Ok(None);
-            }
-            let key = loaded.key(view)?;
-            Ok(match loaded.open_field(view, &key, Field::Address, &Why::Count)? {
-                Some(FieldValue::Address(address)) => Some(address.country().to_owned()),
-                _ => None,
-            })
-        };
-        let country = open().unwrap_or_else(|error| {
-            tracing::error!(%error, "the address of a due record does not open; it is counted without its country");
-            None
-        });
-        let date = now.to_jiff().to_zoned(jiff::tz::TimeZone::UTC);
-        let month = i64::from(date.year()) * 12 + i64::from(date.month()) - 1;
-        Cell { country: country.unwrap_or_default(), month }
+    /// When no backup can open any more what goes at that instant, by the schedule of the keys.
+    pub(crate) fn in_backups_by(&self, at: Timestamp) -> Timestamp {
+        at.plus(self.inner.parts.keys.schedule.horizon())
     }
 
     /// Truncates the write-ahead log, so that nothing of what was destroyed stays in it. Readers hold it for microseconds; one

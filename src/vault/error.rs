@@ -3,6 +3,7 @@
 
 use crate::crypto::CryptoError;
 use crate::domain::field::{FieldError, FieldReason};
+use crate::domain::vocabulary::HoldKind;
 use crate::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,10 @@ pub enum Error {
     NotTwoPeople,
     #[error("the role does not decide this")]
     RoleNotAllowed,
+    #[error("a legal hold ({0}) stands against it")]
+    Held(HoldKind),
+    #[error("the record is not erased")]
+    NotErased,
     #[error("the epoch is active, or something lies under it")]
     EpochInUse,
     #[error("the keyring could not be saved in all its places")]

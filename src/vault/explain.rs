@@ -50,7 +50,7 @@ impl Vault {
         let answer = self.looked_up(call, token, &draft).await;
         Ok(match self.watch(&draft, answer).await? {
             LookedUp::Erased(reason) => Explanation::Erased(reason),
-            LookedUp::Kept(loaded, now) => {
+            LookedUp::Kept(loaded, _, now) => {
                 Explanation::Kept(Box::new(explained(&loaded, now, self.policy_of(&loaded.row)?)))
             }
         })

@@ -6,8 +6,9 @@
 //! a search asks under every living epoch, and an old backup's tags die with theirs.
 
 use super::call::{Call, Draft};
+use super::erase_subject::REFERENCE;
 use super::loaded::{Held, Loaded, Why};
-use super::tokenize::{REFERENCE, about};
+use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::keyring::{EpochKeys, Keyring};

@@ -32,6 +32,7 @@ pub(crate) enum Found {
 /// A record's facts, and when they make it due.
 pub(crate) struct Loaded {
     pub(crate) row: RecordRow,
+    pub(crate) subject: SubjectRow,
     pub(crate) facts: Facts,
     pub(crate) due: Due,
     /// The pieces that go before the record, each with its own due.
@@ -57,7 +58,7 @@ pub(crate) enum Why<'a> {
 pub(crate) fn part_code(part: Part) -> u8 {
     match part {
         Part::Field(field) => field.code(),
-        Part::Token | Part::Serial(_) | Part::CustomerReference => TOKEN_PART,
+        Part::Token | Part::Serial(_) | Part::CustomerReference | Part::Case(_) => TOKEN_PART,
     }
 }
 
@@ -75,19 +76,25 @@ impl Vault {
     pub(crate) fn loaded(&self, view: &View<'_>, row: RecordRow, now: Timestamp) -> Result<Loaded, StoreError> {
         let corrupt = |column| StoreError::Corrupt { table: "record", column };
         let facts = Facts::from_bytes(row.class, row.stored_at, &row.facts).ok_or_else(|| corrupt("facts"))?;
-        let policy = self.policy_of(&row)?;
-        let due = policy.due(&facts).ok_or_else(|| corrupt("class"))?;
-        let stages = policy.stages(&facts);
-        let tag = self.subject_tag(view, &row, now)?;
-        Ok(Loaded { row, facts, due, stages, tag, at: now })
+        let subject = view.subject(row.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
+        let due = self.due_of(&row, &subject, &facts)?.ok_or_else(|| corrupt("class"))?;
+        let stages = self.policy_of(&row)?.stages(&facts);
+        let tag = self.tag_of(view, &subject, now)?;
+        Ok(Loaded { row, subject, facts, due, stages, tag, at: now })
+    }
+
+    /// When a record with these facts is due: by the policy it was collected under, or because its subject leaves.
+    pub(crate) fn due_of(
+        &self,
+        row: &RecordRow,
+        subject: &SubjectRow,
+        facts: &Facts,
+    ) -> Result<Option<Due>, StoreError> {
+        let due = self.policy_of(row)?.due(facts);
+        Ok(due.map(|due| subject.leaving.map_or(due.clone(), |leaving| leaving.due(facts, due))))
     }
 
     /// The subject's name in today's log: a MAC under the subject's own key, which dies with the subject.
-    fn subject_tag(&self, view: &View<'_>, row: &RecordRow, now: Timestamp) -> Result<SubjectTag, StoreError> {
-        let subject = view.subject(row.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
-        self.tag_of(view, &subject, now)
-    }
-
     pub(crate) fn tag_of(
         &self,
         view: &View<'_>,
@@ -97,6 +104,7 @@ impl Vault {
         Ok(SubjectTag(self.subject_key(view, subject)?.audit_tag(now.utc_day())))
     }
 
+    /// The subject's own key: for its tags in the log, its reference, and the cases of holds on it.
     pub(crate) fn subject_key(&self, view: &View<'_>, subject: &SubjectRow) -> Result<Dek, StoreError> {
         let dek = view.dek(subject.dek)?.filter(|dek| dek.record == RecordId(0));
         let dek = dek.ok_or(StoreError::Tampered { table: "dek" })?;

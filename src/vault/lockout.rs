@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn an_honest_race_and_the_vaults_own_failure_are_nobodys_offence() {
         let lock_outs = LockOuts::new(Limits::default());
-        for code in [RefusalCode::Conflict, RefusalCode::Unavailable, RefusalCode::Tampered, RefusalCode::Erased] {
+        for code in [RefusalCode::Conflict, RefusalCode::Unavailable, RefusalCode::Tampered] {
             for _ in 0..1_000 {
                 lock_outs.witness(&refusal(1, code), HOUR);
             }

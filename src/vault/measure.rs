@@ -25,11 +25,10 @@ impl Vault {
         let (ledger, entries) = self
             .store()
             .read(|view| Ok((view.meta_i64("ledger_applied")?.unwrap_or(0), view.audit_frontier()?.size())))?;
-        let lag = counts.oldest_due.map_or(0, |due| mark.since(due).max(0));
         gauge("strongroom_records_live", counts.records);
         gauge("strongroom_records_due", counts.due);
         gauge("strongroom_tombstones", counts.tombstones);
-        gauge("strongroom_sweep_lag_seconds", lag.unsigned_abs() / SECOND.unsigned_abs());
+        self.measure_sweep(mark)?;
         gauge(
             "strongroom_mark_lag_seconds",
             self.clock().now().since(mark).max(0).unsigned_abs() / SECOND.unsigned_abs(),

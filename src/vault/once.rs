@@ -76,6 +76,16 @@ impl Once {
         Ok(None)
     }
 
+    /// The row of a key whose request and answer were forgotten with what it led to.
+    pub(crate) fn blanked(&self, view: &View<'_>) -> Result<Option<IdempotencyRow>, StoreError> {
+        for epoch in view.keyring().epochs() {
+            if let Some(row) = view.idempotency(&self.key_under(epoch))?.filter(|row| row.request == [0; 16]) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
     /// The row to insert beside the effect; a second one of the same key fails as `Raced`.
     pub(crate) fn row(
         &self,

@@ -86,7 +86,7 @@ impl Vault {
         let mut facts = loaded.facts.clone();
         facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
         let policy = self.policy_of(&loaded.row)?;
-        let due = policy.due(&facts).ok_or(Error::Tampered { table: "record" })?;
+        let due = self.due_of(&loaded.row, &loaded.subject, &facts)?.ok_or(Error::Tampered { table: "record" })?;
         // What is over stays over, even if the event would have held it up: it came too late for that.
         let ripe = loaded.ripe(self.inner.mark.tick(self.clock()));
         let fields = ripe.iter().fold(loaded.row.fields, |fields, piece| fields.with_over(*piece));

@@ -7,11 +7,11 @@
 
 use std::ops::ControlFlow;
 
+use super::erase_subject::REFERENCE;
 use super::error::unopened;
 use super::find::{find_tag, indexable};
 use super::loaded::Why;
 use super::shipment::{serial_slot, serial_tag};
-use super::tokenize::REFERENCE;
 use super::{Error, Vault};
 use crate::crypto::envelope::{Dek, Sealed, WrappedDek, open, unwrap, wrap};
 use crate::crypto::keyring::EpochKeys;
@@ -32,6 +32,8 @@ enum Stage {
     Subjects,
     Grants,
     Index,
+    /// Open months of statistics: each has a key in its row.
+    Months,
 }
 
 const STAGES: &[Stage] = &[
@@ -41,7 +43,10 @@ const STAGES: &[Stage] = &[
     Stage::Grants,
     Stage::Index,
     Stage::Stamps(Table::Tombstone),
-    Stage::Stamps(Table::Statistic),
+    Stage::Stamps(Table::Hold),
+    Stage::Months,
+    Stage::Stamps(Table::Month),
+    Stage::Stamps(Table::Tally),
     Stage::Stamps(Table::Caller),
     Stage::Stamps(Table::Approval),
     Stage::Stamps(Table::PolicyInForce),
@@ -149,6 +154,12 @@ impl Vault {
                     batch.take(row.id, self.reindexed(view, &row, to))?;
                 }
             }
+            Stage::Months => {
+                for (month, was, row) in view.months_under(page)? {
+                    let row = row.and_then(|row| self.rewrapped_month(view, &row));
+                    batch.take(month, row.map(|row| Change::month(from.number(), row, was, to)))?;
+                }
+            }
         }
         Ok(batch)
     }
@@ -214,7 +225,10 @@ impl Vault {
 impl Stage {
     /// Whether the rows have numbers to go on after.
     fn is_numbered(self) -> bool {
-        matches!(self, Self::Keys | Self::Subjects | Self::Grants | Self::Index | Self::Stamps(Table::Record))
+        matches!(
+            self,
+            Self::Keys | Self::Subjects | Self::Grants | Self::Index | Self::Stamps(Table::Record | Table::Hold)
+        )
     }
 }
 

@@ -1,17 +1,23 @@
 //! Pieces that go before their record: a phone, the street lines of an address. INVARIANT: from its due on a piece is released to
-//! nobody; the sweeper then seals what survives as a new revision, and the old revision's key, which opened the piece too, is
+//! nobody; the sweeper then, unless a hold stands against it, seals what survives as a new revision, and the old revision's key, which opened the piece too, is
 //! destroyed in the same commit, with a line in the ledger. A piece that was over is never held again.
 
 use super::call::Draft;
 use super::correct::{Prepared, replace};
+use super::destroy::clear;
 use super::loaded::Loaded;
+use super::pause::save_window;
 use super::{Error, Vault};
 use crate::audit::entry::{Action, Entry};
 use crate::domain::time::Timestamp;
-use crate::domain::vocabulary::Outcome;
+use crate::domain::vocabulary::{EraseReason, Outcome};
+use crate::policy::forecast::Window;
 use crate::policy::retention::{Due, Piece};
 use crate::store::rows::{FieldSet, RecordRow};
 use crate::store::{StoreError, Tx, View};
+
+/// Why a piece goes, to those who hold the record back: in the course of things, so that every hold stops it.
+pub(crate) const STAGED: EraseReason = EraseReason::Desensitized;
 
 /// A record's next revision, without what is over, and what the log will say.
 pub(crate) struct Staged {
@@ -45,21 +51,23 @@ impl Vault {
         Ok(Some(Staged { old: loaded.row.clone(), next, entry }))
     }
 
-    /// Writes the next revisions; answers how many. One that changed since it was judged is judged again by the next step.
-    pub(crate) async fn stage_all(&self, staged: Vec<Staged>, mark: Timestamp) -> Result<usize, Error> {
+    /// Writes the next revisions, and how many more may be; answers how many were. One that changed since it was judged, or is
+    /// held by now, is judged again by the next step.
+    pub(crate) async fn stage_all(&self, staged: Vec<Staged>, window: Window, mark: Timestamp) -> Result<usize, Error> {
         if staged.is_empty() {
             return Ok(0);
         }
         let write = move |tx: &mut Tx<'_>| {
             let mut written = 0;
             for Staged { old, next, entry } in &staged {
-                if tx.record_version(old.id)? != Some(old.version) {
+                if tx.record_version(old.id)? != Some(old.version) || clear(tx, old, STAGED)?.is_err() {
                     continue;
                 }
                 replace(tx, old, next, mark)?;
                 tx.log(entry.clone());
                 written += 1;
             }
+            save_window(tx, window.after(written as u64))?;
             Ok(written)
         };
         Ok(self.store().run("stage", write).await?)

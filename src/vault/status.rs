@@ -42,6 +42,8 @@ pub struct Status {
     pub key_memory: Memory,
     pub confinement: Confinement,
     pub mark: Timestamp,
+    /// Destruction waits for a person.
+    pub paused: bool,
     pub policy: Option<(String, [u8; 32])>,
     pub warnings: Vec<String>,
 }
@@ -57,10 +59,11 @@ impl Vault {
         }
         let now = self.now();
         let mark = self.inner.mark.at();
-        let (counts, ledger, tip) = self.store().read(|view| {
+        let (mut counts, ledger, tip) = self.store().read(|view| {
             let ledger = view.meta_i64("ledger_applied")?.unwrap_or(0);
             Ok((view.counts(mark)?, ledger, view.audit_tip()?))
         })?;
+        counts.oldest_due = self.oldest_waiting(mark)?;
         let mut warnings = self.inner.parts.root.warnings.clone();
         warnings.extend(self.inner.mark.warning(self.clock().now()));
         let tampered = self.tampered().len();
@@ -73,6 +76,10 @@ impl Vault {
         }
         if let Some(why) = self.store().poisoned() {
             warnings.push(format!("the store refuses until a restart: {why}"));
+        }
+        let paused = self.is_paused()?;
+        if paused {
+            warnings.push(super::pause::WARNING.to_owned());
         }
         if counts.oldest_due.is_some_and(|due| mark.since(due) > LATE) {
             warnings.push("the sweeper is more than an hour behind".to_owned());
@@ -101,6 +108,7 @@ impl Vault {
             key_memory: locked::weakest(),
             confinement: self.inner.parts.root.confinement,
             mark,
+            paused,
             policy: policy.map(|policy| (policy.id().to_owned(), policy.version().0)),
             warnings,
         })

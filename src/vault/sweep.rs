@@ -1,22 +1,27 @@
 //! The sweeper: destroys what is due, a few records at a time, by the mark. INVARIANT: a record, or a piece of one, is destroyed
-//! only if its own facts, authenticated and recomputed, make it due by the mark; the `due` column only says where to look.
+//! only if its own facts, authenticated and recomputed, make it due by the mark, and no hold stands against it; the `due` column
+//! only says where to look. Far more than was forecast is not destroyed before a person has looked (`vault::pause`).
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::call::Draft;
-use super::destroy::{Cell, destroy, destroy_noted};
+use super::destroy::{Told, clear, destroy, destroy_noted};
+use super::hold::HISTORY;
 use super::loaded::{Found, Loaded};
 use super::once::WINDOW;
-use super::stage::Staged;
+use super::pause::save_window;
+use super::stage::{STAGED, Staged};
 use super::{Error, Vault};
-use crate::audit::entry::{Action, Entry, RefusalCode};
-use crate::domain::id::RecordId;
-use crate::domain::time::{MINUTE, Timestamp};
+use crate::audit::entry::{Action, RefusalCode, RequestId};
+use crate::domain::id::{RecordId, SubjectId};
+use crate::domain::time::{MINUTE, SECOND, Timestamp};
 use crate::domain::vocabulary::EraseReason;
-use crate::policy::retention;
+use crate::policy::forecast::Window;
+use crate::policy::retention::{self, DueReason};
 use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
+use crate::store::rows::erasure::TallyRow;
 use crate::store::{StoreError, Tx};
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
@@ -39,6 +44,12 @@ pub struct Swept {
 pub(crate) struct Progress {
     /// Due records whose facts fail their authentication: left for a person, and out of the way.
     tampered: Mutex<BTreeSet<RecordId>>,
+    /// Due records that a hold keeps: out of the way until one is lifted.
+    held: Mutex<BTreeSet<RecordId>>,
+    /// Leaving subjects that fail their authentication.
+    stuck: Mutex<BTreeSet<SubjectId>>,
+    /// Tables of whose tampering the log has been told already.
+    told: Mutex<BTreeSet<&'static str>>,
     saved: Mutex<Option<Timestamp>>,
 }
 
@@ -48,39 +59,168 @@ enum Verdict {
     Stays,
     /// A piece of it goes, and the rest stays.
     GoesOn(Box<Staged>),
-    /// All of it goes; where it is counted.
-    Over(Box<(Loaded, Option<Cell>)>),
+    /// A hold stands against what would go, and nobody reads that meanwhile.
+    Held,
+    /// All of it goes.
+    Over(Box<Due>),
 }
 
-/// A due record, where it is counted, and what the log will say.
-type Doomed = (RecordRow, Option<Cell>, Entry);
+/// A record that is due, why it is destroyed, and where it is counted.
+struct Due {
+    loaded: Loaded,
+    reason: EraseReason,
+    tally: Option<TallyRow>,
+}
+
+/// The same, ready to go.
+#[derive(Clone)]
+struct Doomed {
+    record: RecordRow,
+    reason: EraseReason,
+    told: Told,
+}
+
+fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestamp) -> Doomed {
+    let Due { loaded, reason, tally } = due;
+    let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
+    let (action, request) = match reason {
+        EraseReason::Desensitized => (Action::Desensitize, request),
+        EraseReason::Purged => (Action::Purge, request),
+        // What was asked for is told under the asking's number.
+        _ => (Action::Erase, leaving.map_or(request, |leaving| RequestId(leaving.story.0))),
+    };
+    let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
+    let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
+    let told = Told { at: mark, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+    Doomed { record: loaded.row, reason, told }
+}
 
 impl Vault {
-    /// One step: moves the mark, destroys one chunk of what is due by it, expires what has served its time.
+    /// One step: moves the mark, destroys one chunk of what is due by it and of subjects that leave, expires what has served
+    /// its time, closes months that are over.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let mark = self.inner.mark.tick(self.clock());
         self.save_mark(mark).await?;
-        let known: BTreeSet<RecordId> = self.tampered();
+        let left = self.sweep_leaving().await?;
+        let due = self.sweep_due(mark).await?;
+        let expired_a_chunk = self.expire(mark).await?;
+        self.sweep_months(mark).await?;
+        self.measure_sweep(mark)?;
+        metrics::counter!("strongroom_swept_total").increment(due.destroyed as u64);
+        // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
+        let (destroyed, more) = (due.destroyed + left.destroyed, due.more || left.more || expired_a_chunk);
+        Ok(Swept { destroyed, staged: due.staged, more })
+    }
+
+    /// What is due by the mark, as much of it as may go before someone must look.
+    async fn sweep_due(&self, mark: Timestamp) -> Result<Swept, Error> {
+        let Some(window) = self.window(mark).await? else { return Ok(Swept::default()) };
+        let left = usize::try_from(window.left()).unwrap_or(usize::MAX);
+        let known = self.aside();
         let ids = self.store().read(|view| view.records_due(mark, CHUNK + known.len()))?;
         let ids: Vec<_> = ids.into_iter().filter(|id| !known.contains(id)).take(CHUNK).collect();
         let whole_chunk = ids.len() == CHUNK;
-        let (mut due, mut staged) = (Vec::new(), Vec::new());
+        let tenants: Vec<_> = self.inner.parts.policies.keys().cloned().collect();
+        for tenant in tenants.iter().filter(|_| !ids.is_empty()) {
+            match self.begin_month(tenant, mark).await {
+                // Whoever closes the month tells of it; what is due goes uncounted meanwhile.
+                Ok(()) | Err(Error::Tampered { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (mut due, mut staged, mut put_aside) = (Vec::new(), Vec::new(), false);
         for id in ids {
             match self.judged(id, mark) {
                 Ok(Verdict::Over(found)) => due.push(*found),
                 Ok(Verdict::GoesOn(next)) => staged.push(*next),
+                Ok(Verdict::Held) => put_aside |= self.inner.sweeper.held.lock().is_ok_and(|mut set| set.insert(id)),
                 Ok(Verdict::Stays) => {}
                 Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
                 Err(error) => return Err(error),
             }
         }
-        let destroyed = self.destroy_all(due, mark).await?;
-        metrics::counter!("strongroom_swept_total").increment(destroyed as u64);
-        let staged = self.stage_all(staged, mark).await?;
-        let expired_a_chunk = self.expire(mark).await?;
-        // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
+        if due.len() + staged.len() > left {
+            self.pause(window, mark).await?;
+            due.truncate(left);
+            staged.truncate(left - due.len());
+        }
+        let destroyed = self.destroy_all(due, window, mark).await?;
+        let staged = self.stage_all(staged, window.after(destroyed as u64), mark).await?;
         // Without progress there is nothing to hurry for.
-        Ok(Swept { destroyed, staged, more: whole_chunk && destroyed + staged > 0 || expired_a_chunk })
+        Ok(Swept { destroyed, staged, more: whole_chunk && (destroyed + staged > 0 || put_aside) })
+    }
+
+    /// What a caller's erasure of a subject left undone, because the caller or the vault went away.
+    async fn sweep_leaving(&self) -> Result<Swept, Error> {
+        let ids = self.store().read(|view| view.subjects_unseen(CHUNK))?;
+        let Some(id) = ids.into_iter().find(|id| !self.is_aside(*id)) else { return Ok(Swept::default()) };
+        match self.leave(id).await {
+            Ok(destroyed) => Ok(Swept {
+                destroyed: usize::try_from(destroyed.unwrap_or(0)).unwrap_or(0),
+                more: true,
+                ..Swept::default()
+            }),
+            Err(Error::Tampered { table }) => {
+                tracing::error!(table, subject = id.0, "a leaving subject fails its authentication and stays as it is");
+                if let Ok(mut set) = self.inner.sweeper.stuck.lock() {
+                    set.insert(id);
+                }
+                self.tell_of_tampering().await?;
+                Ok(Swept::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Months that are over are closed; one that was altered is told of once, and left.
+    async fn sweep_months(&self, mark: Timestamp) -> Result<(), Error> {
+        let tenants: Vec<_> = self.inner.parts.policies.keys().cloned().collect();
+        for tenant in tenants {
+            match self.tend_months(&tenant, mark).await {
+                Err(Error::Tampered { table }) => {
+                    tracing::error!(table, "a month of statistics fails its authentication");
+                    self.tell_once(table).await?;
+                }
+                answer => answer?,
+            }
+        }
+        Ok(())
+    }
+
+    /// When the oldest due record that the sweeper has still to destroy came due.
+    pub(crate) fn oldest_waiting(&self, mark: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let known = self.aside();
+        Ok(self.store().read(|view| {
+            let ids = view.records_due(mark, known.len() + 1)?;
+            let oldest = ids.into_iter().find(|id| !known.contains(id));
+            // One that cannot be read is told of when the sweeper comes to it.
+            Ok(oldest.and_then(|id| view.record(id).ok().flatten()).map(|row| row.due))
+        })?)
+    }
+
+    /// How long what is due has waited, and whether it waits for a person.
+    pub(crate) fn measure_sweep(&self, mark: Timestamp) -> Result<(), Error> {
+        let lag = self.oldest_waiting(mark)?.map_or(0, |due| mark.since(due).max(0)) / SECOND;
+        metrics::gauge!("strongroom_sweep_lag_seconds").set(f64::from(i32::try_from(lag).unwrap_or(i32::MAX)));
+        metrics::gauge!("strongroom_sweep_paused").set(f64::from(u8::from(self.is_paused()?)));
+        Ok(())
+    }
+
+    fn is_aside(&self, id: SubjectId) -> bool {
+        self.inner.sweeper.stuck.lock().is_ok_and(|set| set.contains(&id))
+    }
+
+    /// Due records that are not destroyed now: altered, or held.
+    fn aside(&self) -> BTreeSet<RecordId> {
+        let held = self.inner.sweeper.held.lock().map(|set| set.clone()).unwrap_or_default();
+        self.tampered().into_iter().chain(held).collect()
+    }
+
+    /// A hold was lifted: what was held may go.
+    pub(crate) fn look_again(&self) {
+        if let Ok(mut held) = self.inner.sweeper.held.lock() {
+            held.clear();
+        }
     }
 
     /// Due records that were altered outside the vault and so cannot be judged.
@@ -97,26 +237,30 @@ impl Vault {
         let last = i64::try_from(*last).unwrap_or(i64::MAX);
         tracing::warn!(entries = pending.len(), "the erasure ledger is ahead of the database; applying it");
         let now = self.now();
-        for (_, line) in &pending {
+        for (number, line) in &pending {
             // A superseded revision's line destroys nothing here: if the correction's commit was lost in a crash, the old
             // values are the only ones there are, and nobody was told otherwise.
             let LedgerEvent::Erased(reason) = line.event else { continue };
+            let counted = reason == EraseReason::Desensitized;
+            if counted {
+                self.begin_month(&line.tenant, line.at).await?;
+            }
             let found = self.store().read(|view| match self.find(view, &line.record, now)? {
                 Found::Live(loaded) => {
-                    let counted = reason == EraseReason::Desensitized;
-                    Ok(Some((counted.then(|| self.cell(view, &loaded, now)), loaded)))
+                    let tally = counted.then(|| self.one_more(view, &loaded, line.at)).flatten();
+                    Ok(Some((tally, loaded)))
                 }
                 Found::Erased(_) | Found::Unknown => Ok(None),
             })?;
-            let Some((cell, loaded)) = found else { continue };
+            let Some((tally, loaded)) = found else { continue };
             let draft = Draft::by_vault(&loaded.row.tenant, self.new_request(), Action::ReplayLedger, now);
             let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-            let record = loaded.row;
-            let write = move |tx: &mut Tx<'_>| {
-                destroy_noted(tx, &record, reason, cell.as_ref(), now)?;
-                tx.log(entry.clone());
-                Ok(())
-            };
+            let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
+            // It went when the ledger says, whenever this copy hears of it.
+            let (at, in_backups_by) = (line.at, self.in_backups_by(line.at));
+            let told = Told { at, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+            let (record, number) = (loaded.row, *number);
+            let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
             self.store().run("replay_ledger", write).await?;
         }
         self.store().run("ledger_applied", move |tx| tx.set_meta_i64("ledger_applied", last)).await?;
@@ -129,38 +273,39 @@ impl Vault {
             let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
             let loaded = self.loaded(view, row, mark)?;
             if !loaded.is_due(mark) {
-                let next = self.staged(view, &loaded, mark)?;
-                return Ok(next.map_or(Verdict::Stays, |next| Verdict::GoesOn(Box::new(next))));
+                let Some(next) = self.staged(view, &loaded, mark)? else { return Ok(Verdict::Stays) };
+                let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
+                return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
             }
-            let action = self.policy_of(&loaded.row)?.class(loaded.row.class).map(|rule| rule.action());
-            let cell = (action == Some(retention::Action::Desensitize)).then(|| self.cell(view, &loaded, mark));
-            Ok(Verdict::Over(Box::new((loaded, cell))))
+            let reason = match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
+                (DueReason::Asked(reason), _) => reason,
+                (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
+                _ => EraseReason::Purged,
+            };
+            if clear(view, &loaded.row, reason)?.is_err() {
+                return Ok(Verdict::Held);
+            }
+            let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
+            Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
         })?)
     }
 
-    async fn destroy_all(&self, due: Vec<(Loaded, Option<Cell>)>, mark: Timestamp) -> Result<usize, Error> {
+    async fn destroy_all(&self, due: Vec<Due>, window: Window, mark: Timestamp) -> Result<usize, Error> {
         if due.is_empty() {
             return Ok(0);
         }
         let request = self.new_request();
-        let rows: Vec<Doomed> = due
-            .into_iter()
-            .map(|(loaded, cell)| {
-                let action = if cell.is_some() { Action::Desensitize } else { Action::Purge };
-                let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
-                let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-                (loaded.row, cell, entry)
-            })
-            .collect();
-        match self.destroy_together(rows.clone(), mark).await {
+        let rows: Vec<Doomed> =
+            due.into_iter().map(|due| doomed(due, request, mark, self.in_backups_by(mark))).collect();
+        match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}
             answer => return answer,
         }
         // Something beside one of the records is spoiled (a key it was stored under, a counter): it holds no other back.
         let mut destroyed = 0;
         for row in rows {
-            let id = row.0.id;
-            match self.destroy_together(vec![row], mark).await {
+            let id = row.record.id;
+            match self.destroy_together(vec![row], window.after(destroyed as u64)).await {
                 Ok(count) => destroyed += count,
                 Err(Error::Tampered { table }) => self.set_aside(id, table).await?,
                 Err(error) => return Err(error),
@@ -169,20 +314,20 @@ impl Vault {
         Ok(destroyed)
     }
 
-    /// All of them or none.
-    async fn destroy_together(&self, rows: Vec<Doomed>, mark: Timestamp) -> Result<usize, Error> {
+    /// All of them or none, and how many more may go.
+    async fn destroy_together(&self, rows: Vec<Doomed>, window: Window) -> Result<usize, Error> {
         let write = move |tx: &mut Tx<'_>| {
             let mut destroyed = 0;
-            for (record, cell, entry) in &rows {
-                // Changed since it was judged: the next step judges it again.
+            for Doomed { record, reason, told } in &rows {
+                // Changed since it was judged, or held: the next step judges it again.
                 if tx.record_version(record.id)? != Some(record.version) {
                     continue;
                 }
-                let reason = if cell.is_some() { EraseReason::Desensitized } else { EraseReason::Purged };
-                destroy(tx, record, reason, cell.as_ref(), mark)?;
-                tx.log(entry.clone());
+                let Ok(cleared) = clear(tx, record, *reason)? else { continue };
+                destroy(tx, cleared, told.clone())?;
                 destroyed += 1;
             }
+            save_window(tx, window.after(destroyed as u64))?;
             Ok(destroyed)
         };
         Ok(self.store().run("sweep", write).await?)
@@ -194,6 +339,16 @@ impl Vault {
         if let Ok(mut set) = self.inner.sweeper.tampered.lock() {
             set.insert(id);
         }
+        self.tell_of_tampering().await
+    }
+
+    /// What is met at every step is told of once.
+    pub(crate) async fn tell_once(&self, table: &'static str) -> Result<(), Error> {
+        let is_new = self.inner.sweeper.told.lock().is_ok_and(|mut told| told.insert(table));
+        if is_new { self.tell_of_tampering().await } else { Ok(()) }
+    }
+
+    async fn tell_of_tampering(&self) -> Result<(), Error> {
         let Some(tenant) = self.inner.parts.policies.keys().next().cloned() else { return Ok(()) };
         let draft = Draft::by_vault(&tenant, self.new_request(), Action::Tamper, self.now());
         self.log_as("sweep", draft.refused(RefusalCode::Tampered)).await
@@ -215,7 +370,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Idempotency keys and tombstones past their time, a chunk of each; `true`: there may be more.
+    /// Idempotency keys, tombstones and lifted holds past their time, a chunk of each; `true`: there may be more.
     async fn expire(&self, mark: Timestamp) -> Result<bool, Error> {
         let limit = CHUNK * 5;
         let write = move |tx: &mut Tx<'_>| {
@@ -223,6 +378,22 @@ impl Vault {
             let tombstones = tx.expire_tombstones(mark, limit)?;
             Ok(keys == limit || tombstones == limit)
         };
-        Ok(self.store().run("expire", write).await?)
+        let more = self.store().run("expire", write).await?;
+        // A hold is deleted by its own word that it was lifted, not by a column's.
+        let lifted = match self.store().read(|view| view.holds_lifted(mark.plus(-HISTORY), CHUNK)) {
+            Err(StoreError::Tampered { table } | StoreError::Corrupt { table, .. }) => {
+                tracing::error!(table, "a hold that is marked as lifted fails its authentication, and stays");
+                self.tell_once(table).await?;
+                return Ok(more);
+            }
+            lifted => lifted?,
+        };
+        if lifted.is_empty() {
+            return Ok(more);
+        }
+        let is_whole_chunk = lifted.len() == CHUNK;
+        let delete = move |tx: &mut Tx<'_>| lifted.iter().try_for_each(|hold| tx.delete_hold(hold.id));
+        self.store().run("expire_holds", delete).await?;
+        Ok(more || is_whole_chunk)
     }
 }

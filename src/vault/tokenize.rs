@@ -2,6 +2,7 @@
 //! idempotency key never stores a second one; every value is sealed before it reaches the store.
 
 use super::call::{Call, Draft};
+use super::erase_subject::REFERENCE;
 use super::error::unopened;
 use super::loaded::{Found, Held, Loaded, part_code};
 use super::stage::next_due;
@@ -40,9 +41,6 @@ struct Prepared {
     tag: SubjectTag,
     index: Vec<IndexRow>,
 }
-
-/// The blind index of the shop's reference of a customer.
-pub(crate) const REFERENCE: &str = "customer-reference";
 
 impl Vault {
     pub async fn tokenize(&self, call: &Call, ask: &Tokenize) -> Result<Token, Error> {
@@ -178,11 +176,9 @@ impl Vault {
     ) -> Result<(SubjectId, Option<(SubjectRow, DekRow)>, SubjectTag), StoreError> {
         let tenant = &call.caller.tenant;
         let bytes = reference.expose().as_bytes();
-        for epoch in view.keyring().epochs() {
-            if let Some(row) = view.subject_by_tag(&index_tag(epoch, tenant, REFERENCE, bytes))? {
-                let tag = self.tag_of(view, &row, now)?;
-                return Ok((row.id, None, tag));
-            }
+        if let Some(row) = self.subject_called(view, tenant, reference)? {
+            let tag = self.tag_of(view, &row, now)?;
+            return Ok((row.id, None, tag));
         }
         let epoch = view.keyring().active();
         let key = Dek::generate(self.entropy());
@@ -193,6 +189,9 @@ impl Vault {
             dek: DekId(self.store().allocate()?),
             reference: Vec::new(),
             since: now,
+            leaving: None,
+            unseen: None,
+            holds: 0,
         };
         let slot = SealSlot {
             tenant,

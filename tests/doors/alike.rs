@@ -7,12 +7,14 @@ use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY};
 use strongroom::domain::token::Token;
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::inquiry_service_client::InquiryServiceClient;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     self, BatchDetokenizeRequest, ConfirmDeliveryRequest, CorrectRequest, DescribeRequest, DetokenizeRequest,
-    EraseRequest, GetDeliveryRequest, GrantShipmentRequest, ReportEventRequest, RevokeShipmentRequest, WhoSawRequest,
+    EraseRequest, EraseSubjectRequest, GetDeliveryRequest, GrantShipmentRequest, LiftHoldRequest, PlaceHoldRequest,
+    ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, WhoSawRequest,
 };
 use tonic::{Code, Request, Status};
 
@@ -93,6 +95,27 @@ fn unknown_foreign_and_forbidden_are_one_answer_at_every_rpc_that_takes_a_token(
             occurred_at: Some(wire_time(now)),
         };
         note(&format!("event {what}"), house.run(lifecycle.report_event(event)).unwrap_err());
+        let mut erasures = ErasureServiceClient::new(house.channel(Role::Shop, "backend"));
+        let receipt = ReceiptOfRequest { token: token.clone() };
+        note(&format!("receipt {what}"), house.run(erasures.receipt_of(receipt)).unwrap_err());
+        let leave = EraseSubjectRequest {
+            idempotency_key: key(),
+            token: token.clone(),
+            subject: String::new(),
+            reason: proto::EraseReason::Minor.into(),
+        };
+        note(&format!("erase the subject of {what}"), house.run(erasures.erase_subject(leave)).unwrap_err());
+        let hold = PlaceHoldRequest {
+            idempotency_key: key(),
+            token: token.clone(),
+            kind: proto::HoldKind::Court.into(),
+            case_reference: "1/26".to_owned(),
+            ..Default::default()
+        };
+        let mut officer = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+        note(&format!("hold {what}"), house.run(officer.place_hold(hold)).unwrap_err());
+        let lift = LiftHoldRequest { hold_id: "hold-987654321".to_owned() };
+        note("lift unknown", house.run(officer.lift_hold(lift)).unwrap_err());
         let grant = GrantShipmentRequest {
             idempotency_key: key(),
             token,
@@ -111,7 +134,7 @@ fn unknown_foreign_and_forbidden_are_one_answer_at_every_rpc_that_takes_a_token(
         let revoke = RevokeShipmentRequest { idempotency_key: "revoke".to_owned(), grant_id };
         note(&format!("revoke {what}"), house.run(rival.revoke_shipment(revoke)).unwrap_err());
     }
-    assert_alike(&answers, 23);
+    assert_alike(&answers, 30);
 }
 
 fn assert_alike(answers: &BTreeMap<String, Received>, count: usize) {

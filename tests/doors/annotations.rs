@@ -18,6 +18,21 @@ const PACKAGE: &str = "strongroom.v1";
 
 /// Texts that speak of the vault, the shop's partners or its rules, never of a person. All others are marked.
 const NO_PII: &[&str] = &[
+    "EraseResponse.receipt",
+    "EraseSubjectResponse.receipt",
+    "Hold.hold_id",
+    "Hold.placed_by",
+    "KeptRecord.waiting_for",
+    "LiftHoldRequest.hold_id",
+    "ListHoldsRequest.after",
+    "PlaceHoldResponse.hold_id",
+    "PublishedCell.country",
+    "PublishedMonth.month",
+    "PublishedRequest.from",
+    "PublishedRequest.until",
+    // A record's digest leads nobody to it who has not its token.
+    "ReceiptOfResponse.public_key",
+    "ReceiptOfResponse.receipt",
     "Approval.about",
     "Approval.approval_id",
     "Approval.asked_by",
@@ -285,6 +300,9 @@ const PRINTED: &[Printed] = printed![
     ListCallersRequest ListCallersResponse PendingApproval
     Approval ListApprovalsRequest ListApprovalsResponse ShowApprovalRequest ShowApprovalResponse
     ApproveRequest ApproveResponse RejectRequest RejectResponse
+    EraseSubjectRequest EraseSubjectResponse KeptRecord ReceiptOfRequest ReceiptOfResponse
+    PlaceHoldRequest PlaceHoldResponse LiftHoldRequest LiftHoldResponse ListHoldsRequest ListHoldsResponse Hold
+    PublishedRequest PublishedResponse PublishedMonth PublishedCell ResumeSweepRequest ResumeSweepResponse
     AuditEntry FieldOutcome WhoSawRequest WhoSawResponse SeenByRequest SeenByResponse SubjectSeen SeenSummary FieldSeen
     RefusalsRequest RefusalsResponse RefusalGroup UnusedGrantsRequest UnusedGrantsResponse UnusedGrant
     ExplainRequest ExplainResponse
@@ -330,6 +348,8 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(&proto::BatchDetokenizeItem::decode(bytes("BatchDetokenizeItem").as_slice()).unwrap().result.unwrap()),
         print(&proto::ResumeCallerResponse::decode(bytes("ResumeCallerResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::ReplacePinsResponse::decode(bytes("ReplacePinsResponse").as_slice()).unwrap().result.unwrap()),
+        print(&proto::EraseSubjectResponse::decode(bytes("EraseSubjectResponse").as_slice()).unwrap().news.unwrap()),
+        print(&proto::LiftHoldResponse::decode(bytes("LiftHoldResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::FindRequest::decode(bytes("FindRequest").as_slice()).unwrap().by.unwrap()),
         print(&proto::DestroyEpochResponse::decode(bytes("DestroyEpochResponse").as_slice()).unwrap().result.unwrap()),
         print(
@@ -347,6 +367,8 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "BatchDetokenizeItem",
         "ResumeCallerResponse",
         "ReplacePinsResponse",
+        "EraseSubjectResponse",
+        "LiftHoldResponse",
         "FindRequest",
         "DestroyEpochResponse",
         "PostponeEpochResponse",

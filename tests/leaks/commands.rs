@@ -26,6 +26,11 @@ pub const ALLOWED: &[&str] = &[
     // An entry's number in the log.
     "--entry NUMBER",
     "--fields FIELDS",
+    // A month.
+    "--from MONTH",
+    "--idempotency-key KEY",
+    "--if-revision NUMBER",
+    "--kind KIND",
     "--from-entry NUMBER",
     "--from-size NUMBER",
     "--idempotency-key KEY",
@@ -54,6 +59,7 @@ pub const ALLOWED: &[&str] = &[
     "--tenant TENANT",
     "--threshold COUNT",
     "--trust-domain TRUST_DOMAIN",
+    "--until MONTH",
     "--until TIME",
     "--year YEAR",
     // The path of a certificate.
@@ -61,6 +67,8 @@ pub const ALLOWED: &[&str] = &[
     "EVENT",
     // A grant's number says nothing of a person.
     "GRANT",
+    // Neither does a hold's.
+    "HOLD",
     "HOSTS",
     // An approval's or a request's.
     "NUMBER",
@@ -154,10 +162,55 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.refused_command("key-admin-office", &["seal", "--trust-domain", "elsewhere.example"], "");
     served.refused_command("operator-oncall", &["seal", "--trust-domain", "strongroom.dev"], "");
     let config = served.data().join("config.toml");
+    erasures(served, canaries, &token_file);
     served.silent_command(shop, &["audit", "verify", "--state", "--config", config.to_str().unwrap()], "");
     log(served);
     served.silent_command(shop, &["erase", "--reason", "subject_request"], &token);
+    served.silent_command(shop, &["receipt", "get", "--token-file", &token_file], "");
+    served.refused_command(shop, &["receipt", "get"], &strange);
     served.refused_command(shop, &["erase", "--reason", "subject_request"], &strange);
+}
+
+/// A hold is placed and lifted by two people; a customer goes, and the receipts are checked.
+fn erasures(served: &mut Served, canaries: &mut Canaries, token_file: &str) {
+    let (officer, second) = ("privacy-officer-office", "key-admin-office");
+    let place = ["hold", "place", "--kind", "court", "--token-file", token_file];
+    let case = canaries.word("case");
+    let hold: Value = serde_json::from_str(&served.silent_command(officer, &place, &case)).unwrap();
+    let hold = hold["hold"].as_str().unwrap();
+    served.refused_command(officer, &place, &(canaries.word("case") + " @"));
+    served.refused_command("shop-backend", &place, &canaries.word("case"));
+    assert!(served.done_command(officer, &["hold", "list"], "").contains(&case));
+    assert!(served.done_command(officer, &["hold", "list", "--json"], "").contains(&case));
+    served.refused_command("shop-backend", &["erase", "--reason", "controller", "--token-file", token_file], "");
+    let pending: Value = serde_json::from_str(&served.silent_command(officer, &["hold", "lift", hold], "")).unwrap();
+    let number = pending["pending_approval"].as_str().unwrap();
+    served.silent_command(second, &["approve", "show", number], "");
+    served.silent_command(second, &["approve", "yes", number], "");
+    served.silent_command(officer, &["hold", "lift", hold], "");
+    served.silent_command(officer, &["hold", "list", "--all"], "");
+
+    let (leaving, _) = customer(canaries);
+    let printed = served.done_command("shop-backend", &["tokenize"], &leaving.to_string());
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    canaries.tokens.push(printed["token"].as_str().unwrap().to_owned());
+    let subject = served.input("subject.txt", leaving["customer"].as_str().unwrap());
+    let receipts = served.path("receipts");
+    let leave = ["erase", "--subject-file", &subject, "--reason", "minor", "--receipts", &receipts];
+    assert!(served.silent_command(officer, &leave, "").contains("\"erased\": 1"));
+    served.refused_command(officer, &["erase", "--subject-file", &subject, "--reason", "minor"], "");
+    let receipt = std::fs::read_dir(&receipts).unwrap().next().unwrap().unwrap().path();
+    served.heard.push(("a receipt".to_owned(), std::fs::read(&receipt).unwrap()));
+    let config = served.data().join("config.toml");
+    let key = served.silent_command(officer, &["receipt", "key", "--config", config.to_str().unwrap()], "");
+    let key = served.input("vault.key", &key);
+    let verify = ["receipt", "verify", receipt.to_str().unwrap(), "--key", &key];
+    served.silent_command(officer, &verify, "");
+    served.refused_command(officer, &[&verify[..], &["--token-file", token_file]].concat(), "");
+    served.silent_command("operator-oncall", &["statistics"], "");
+    served.silent_command("operator-oncall", &["statistics", "--json"], "");
+    served.refused_command("operator-oncall", &["statistics", "--from", "never"], "");
+    served.silent_command("operator-oncall", &["retention", "resume"], "");
 }
 
 /// The officer's questions; `seen-by` is the one that tells tokens.

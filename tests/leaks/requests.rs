@@ -9,15 +9,17 @@ use strongroom::cli::dev::CALLERS;
 use strongroom::domain::time::{Clock as _, DAY, SystemClock, Timestamp};
 use strongroom::domain::token::Token;
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::field_value::Value;
 use strongroom::rpc::proto::find_request::By;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS, DescribeRequest,
-    DetokenizeRequest, EraseReason, EraseRequest, EventKind, Field, FieldValue, FindRequest, GetDeliveryRequest,
-    GrantShipmentRequest, Outcome, Purpose, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest,
-    TokenizeStreamRequest, WhoSawRequest, tokenize_stream_response,
+    DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue, FindRequest,
+    GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest,
+    Purpose, ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest, TokenizeStreamRequest,
+    WhoSawRequest, tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -34,6 +36,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     };
     // What truncates the write-ahead log comes first, so that the log is full in the end.
     let gone = shop.corrected_and_erased(served, canaries);
+    erased_by_subject(served, canaries, &mut shop);
     shop.refused_values(served, canaries);
     shop.refused_places(served, canaries, &gone);
     shop.streamed(served, canaries);
@@ -368,6 +371,72 @@ impl Shop {
             served.heard.push(("a description".to_owned(), described.encode_to_vec()));
         }
     }
+}
+
+/// Holds with their cases, kept and refused; a subject that goes by its reference; receipts.
+fn erased_by_subject(served: &mut Served, canaries: &mut Canaries, shop: &mut Shop) {
+    let mut office = ErasureServiceClient::new(served.channel("privacy-officer-office"));
+    let (request, kept) = canaries.record(Class::Order);
+    canaries.kept.extend(kept);
+    let token = shop.store(served, canaries, request);
+    let case_reference = canaries.word("case");
+    canaries.kept.push(case_reference.clone());
+    let place = PlaceHoldRequest {
+        idempotency_key: canaries.word("key"),
+        token: token.clone(),
+        kind: HoldKind::Court.into(),
+        case_reference: case_reference.clone(),
+        ..Default::default()
+    };
+    served.run(office.place_hold(place.clone())).unwrap();
+    let listed = served.run(office.list_holds(ListHoldsRequest { after: String::new() })).unwrap().into_inner().holds;
+    assert!(listed.iter().any(|hold| hold.case_reference == case_reference));
+    for request in [
+        PlaceHoldRequest { case_reference: canaries.word("other-case"), ..place.clone() },
+        PlaceHoldRequest {
+            case_reference: canaries.word("case") + "\u{7}",
+            idempotency_key: canaries.word("key"),
+            ..place.clone()
+        },
+        PlaceHoldRequest { subject: canaries.word("subject"), idempotency_key: canaries.word("key"), ..place.clone() },
+        PlaceHoldRequest {
+            token: String::new(),
+            subject: canaries.word("subject"),
+            idempotency_key: canaries.word("key"),
+            ..place
+        },
+    ] {
+        let answer = served.run(office.place_hold(request));
+        served.refused("a hold", answer);
+    }
+    let erase = EraseRequest { idempotency_key: canaries.word("key"), token: token.clone(), reason: 1 };
+    let answer = served.run(shop.tokens.erase(erase));
+    served.refused("an erasure of a held record", answer);
+    let answer = served.run(office.receipt_of(ReceiptOfRequest { token }));
+    served.refused("a receipt of what is there", answer);
+    let lift = LiftHoldRequest { hold_id: canaries.word("hold") };
+    let answer = served.run(office.lift_hold(lift));
+    served.refused("a hold of no number", answer);
+
+    let (request, _) = canaries.record(Class::Order);
+    let subject = request.subject.clone();
+    shop.store(served, canaries, request);
+    let leave = EraseSubjectRequest {
+        idempotency_key: canaries.word("key"),
+        token: String::new(),
+        subject,
+        reason: EraseReason::Cancellation.into(),
+    };
+    for _ in 0..2 {
+        let mut news = served.run(office.erase_subject(leave.clone())).unwrap().into_inner();
+        while let Some(message) = served.run(news.message()).unwrap() {
+            served.heard.push(("news of an erasure".to_owned(), message.encode_to_vec()));
+        }
+    }
+    let unknown =
+        EraseSubjectRequest { idempotency_key: canaries.word("key"), subject: canaries.word("nobody"), ..leave };
+    let answer = served.run(office.erase_subject(unknown));
+    served.refused("an erasure of nobody", answer);
 }
 
 fn grant(canaries: &mut Canaries, token: String, now: Timestamp) -> GrantShipmentRequest {

@@ -5,8 +5,13 @@ use std::path::Path;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
+use strongroom::domain::caller::Role;
 use strongroom::domain::time::DAY;
-use strongroom::rpc::proto::{self, CorrectRequest, EraseRequest, GetDeliveryRequest, SuspendCallerRequest};
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
+use strongroom::rpc::proto::{
+    self, CorrectRequest, EraseRequest, GetDeliveryRequest, LiftHoldRequest, PlaceHoldRequest, SuspendCallerRequest,
+    TokenizeRequest, lift_hold_response,
+};
 use strongroom::store::{LogVerdict, StateFlaw, verify_log, verify_state};
 
 use super::{approve, exported, people};
@@ -42,7 +47,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("shipment_grant", &["id"]),
     ("idempotency", &["id"]),
     ("tombstone", &["digest"]),
-    ("statistic", &["tenant", "class", "country", "month"]),
+    ("tally", &["tenant", "month", "class", "country", "who"]),
     ("caller", &["tenant", "role", "name"]),
     ("approval", &["tenant", "id"]),
 ];
@@ -55,7 +60,9 @@ fn all(database: &Path) -> BTreeMap<&'static str, Rows> {
 fn lived() -> (House, BTreeMap<&'static str, Rows>) {
     let mut house = House::new();
     (0..3).for_each(|n| drop(house.tokenize(order(n))));
-    let (sold, sold_later) = (house.tokenize(order(90)), house.tokenize(order(91)));
+    // One customer's, so that both are counted in one tally.
+    let later = TokenizeRequest { subject: order(90).subject, ..order(91) };
+    let (sold, sold_later) = (house.tokenize(order(90)), house.tokenize(later));
     house.event(&sold, proto::EventKind::Delivered, 0).unwrap();
     house.clock.advance(2 * DAY);
     house.event(&sold_later, proto::EventKind::Delivered, 0).unwrap();
@@ -170,8 +177,52 @@ fn a_single_row_put_back_brought_back_or_deleted_is_found_and_named() {
     }
     println!("older, brought back, deleted: {tried:?}");
     assert_eq!(tried.len(), TABLES.len(), "every table had a row to roll back: {tried:?}");
-    for table in ["record", "shipment_grant", "idempotency", "statistic", "caller", "approval"] {
+    for table in ["record", "shipment_grant", "idempotency", "tally", "caller", "approval"] {
         assert!(tried[table][0] > 0, "no older version of {table}");
+    }
+}
+
+#[test]
+fn an_open_month_and_a_hold_put_back_are_found_and_named() {
+    let mut house = House::new();
+    let (sold, kept) = (house.tokenize(order(1)), house.tokenize(order(2)));
+    house.event(&sold, proto::EventKind::Delivered, 0).unwrap();
+    house.clock.advance(61 * DAY);
+    assert_eq!(house.sweep(), 1);
+    let mut officer = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    let place = PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        token: kept,
+        subject: String::new(),
+        whole_subject: false,
+        kind: proto::HoldKind::Court.into(),
+        case_reference: "12 O 345/26".to_owned(),
+    };
+    let hold = house.run(officer.place_hold(place)).unwrap().into_inner().hold_id;
+    drop(officer);
+    house.stop();
+    let database = house.config.store.database.clone();
+    let keys = [("hold", &["id"][..]), ("month", &["tenant", "month"])];
+    let before = keys.map(|(table, key)| rows(&database, table, key));
+    house.start();
+    let mut officer = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    let lift = LiftHoldRequest { hold_id: hold };
+    let pending = house.run(officer.lift_hold(lift.clone())).unwrap().into_inner().result.unwrap();
+    let lift_hold_response::Result::PendingApproval(pending) = pending else { panic!("one person was enough") };
+    approve(&house, pending.approval_id);
+    house.run(officer.lift_hold(lift)).unwrap();
+    drop(officer);
+    house.clock.advance(40 * DAY);
+    house.sweep();
+    house.stop();
+    let keyring = people::keyring(&house);
+    assert_eq!(verify_state(&database, &keyring).unwrap(), []);
+    let whole = std::fs::read(&database).unwrap();
+    for ((table, _), rows) in keys.iter().zip(&before) {
+        put(&database, table, rows.values().next().unwrap());
+        let found = verify_state(&database, &keyring).unwrap();
+        assert!(matches!(found[..], [StateFlaw::Row { table: named, .. }] if named == *table), "{found:?}");
+        std::fs::write(&database, &whole).unwrap();
     }
 }
 

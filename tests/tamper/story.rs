@@ -11,31 +11,33 @@ use strongroom::crypto::keyring::Keyring;
 use strongroom::crypto::root::RootKey;
 use strongroom::domain::caller::{Caller, CallerId, CallerKeys, CertificateHash, Role, SpkiHash};
 use strongroom::domain::field::{
-    Address, CustomerReference, Email, FieldValue, IdempotencyKey, Name, PaymentAccount, Phone, RawAddress, Serial,
+    Address, CaseReference, CustomerReference, Email, FieldValue, IdempotencyKey, Name, PaymentAccount, Phone,
+    RawAddress, Serial,
 };
 use strongroom::domain::id::{ApprovalId, GrantId, Revision};
 use strongroom::domain::time::{Clock, DAY, SimulatedClock, Timestamp};
 use strongroom::domain::token::Token;
-use strongroom::domain::vocabulary::{Class, EraseReason, EventKind};
+use strongroom::domain::vocabulary::{Class, EraseReason, EventKind, HoldKind};
 use strongroom::policy::enrolment::{PINNED, Pins};
 use strongroom::policy::retention::Policy;
 use strongroom::store::{Store, StoreError, StorePaths, Tx};
 use strongroom::vault::{
-    Call, ConfirmDelivery, Correct, Erase, Error, Gated, GrantShipment, KeySettings, LogKeeping, Named, OnTheMachine,
-    Parts, ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SuspendCaller, Tokenize, Vault, Word,
-    enrol_on_the_machine,
+    Call, ConfirmDelivery, Correct, Erase, EraseSubject, Error, Gated, GrantShipment, KeySettings, LogKeeping, Named,
+    OnTheMachine, Parts, PlaceHold, ReportEvent, ResumeCaller, RevokeShipment, RootStatus, SubjectNews, SuspendCaller,
+    Tokenize, Vault, Which, Word, enrol_on_the_machine,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// 2026-01-05T00:00:00Z.
-const START: Timestamp = Timestamp(1_767_571_200_000_000);
+/// 2025-12-28T00:00:00Z: what is desensitized in the story is so in February, and the story ends in March.
+const START: Timestamp = Timestamp(1_766_880_000_000_000);
 
 pub const SHOP: &str = "tenant/kitchenware/shop/backend";
 pub const OTHER_SHOP: &str = "tenant/garden/shop/backend";
 pub const SWIFT: &str = "tenant/kitchenware/carrier/swift";
 pub const ADMIN: &str = "tenant/kitchenware/key-admin/office";
 pub const OPERATOR: &str = "tenant/kitchenware/operator/oncall";
+pub const OFFICER: &str = "tenant/kitchenware/privacy-officer/office";
 pub const PARCELO: &str = "tenant/kitchenware/carrier/parcelo";
 
 /// One thing that someone asks of the vault. Its `Debug` form is its idempotency key.
@@ -54,11 +56,15 @@ pub enum Step {
     Event(&'static str, EventKind, u32),
     Correct(&'static str),
     Erase(&'static str, EraseReason),
+    /// All of the record's subject.
+    Leave(&'static str),
+    /// Record, kind.
+    Hold(&'static str, HoldKind),
     /// Days pass; what is due goes.
     Later(i64),
 }
 
-use Step::{Account, Confirm, Elsewhere, Erase as Forget, Event, Grant, Later, Order, Read, Revoke};
+use Step::{Account, Confirm, Elsewhere, Erase as Forget, Event, Grant, Hold, Later, Leave, Order, Read, Revoke};
 
 /// Two records or more of every kind. Serials that start with PA are parcelo's, all others swift's.
 pub const STORY: &[Step] = &[
@@ -106,6 +112,19 @@ pub const STORY: &[Step] = &[
     Grant("ended-2", "PA-0006", 9),
     Confirm("SW-0005"),
     Revoke("PA-0006"),
+    Order("held-1", "rosa", "DE"),
+    Order("held-2", "sven", "DE"),
+    Hold("held-1", HoldKind::Court),
+    Hold("held-2", HoldKind::Dispute),
+    // Something stays of each, as a refund is open.
+    Order("leaving-1", "tom", "DE"),
+    Order("leaving-2", "uwe", "DE"),
+    Order("left-1", "tom", "DE"),
+    Order("left-2", "uwe", "DE"),
+    Event("leaving-1", EventKind::RefundOpened, 0),
+    Event("leaving-2", EventKind::RefundOpened, 0),
+    Leave("leaving-1"),
+    Leave("leaving-2"),
 ];
 
 /// A step that was done: when, and what it has led to.
@@ -337,6 +356,25 @@ impl Story {
             Forget(record, reason) => {
                 let ask = Erase { key, token: self.known.token(record), reason: *reason };
                 vault.erase(&call(SHOP, request), &ask).await.map(|_| done())
+            }
+            Leave(record) => {
+                let (which, reason) = (Which::SubjectOf(self.known.token(record)), EraseReason::Cancellation);
+                let officer = call(OFFICER, request);
+                let mut leaving = vault.erase_subject(&officer, &EraseSubject { key, which, reason }).await?;
+                let (mut receipts, mut kept) = (0, 0);
+                loop {
+                    let news = vault.go_on(&officer, &mut leaving).await?;
+                    if news.is_empty() {
+                        return Ok(Answer::Text(format!("{receipts} receipts, {kept} kept")));
+                    }
+                    receipts += news.iter().filter(|one| matches!(one, SubjectNews::Receipt(_))).count();
+                    kept += news.iter().filter(|one| matches!(one, SubjectNews::Kept(_))).count();
+                }
+            }
+            Hold(record, kind) => {
+                let case = CaseReference::parse("case", format!("{record}/26")).unwrap();
+                let ask = PlaceHold { key, which: Which::Record(self.known.token(record)), kind: *kind, case };
+                vault.place_hold(&call(OFFICER, request), &ask).await.map(|_| done())
             }
             Later(_) => Ok(done()),
         }

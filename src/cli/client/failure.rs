@@ -193,6 +193,10 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::NotTwoPeople => {
             "it takes a second person: another identity with another key, not enrolled by the first or by the same one"
         }
+        R::Held => "a legal hold stands against it; see `strongroom hold list`, and `strongroom hold lift`",
+        R::NotErased => "the record is not erased, so there is no receipt",
+        R::NotACase => "a case is named by 1 to 64 of A-Z, a-z, 0-9, spaces and - . / _ :",
+        R::NotAMonth => "give months such as 2026-03, the earlier one first, and 120 at most",
         R::RateLimited => "this caller makes more calls than it may; slow down",
         R::LockedOut => {
             "this certificate was refused too often; try again in a minute, and mend what was refused before: each time lasts longer"

@@ -73,6 +73,14 @@ pub fn read_tokens(path: Option<&Path>) -> Result<Vec<Named>, Failure> {
     if tokens.is_empty() { Err(Failure::usage("there is no token to read")) } else { Ok(tokens) }
 }
 
+/// What says whose records are meant: a token, or the shop's own reference of a customer.
+pub fn token_or_subject(token: Option<&Path>, subject: Option<&Path>) -> Result<(String, String), Failure> {
+    Ok(match subject {
+        Some(path) => (String::new(), read_text(Some(path), "a customer's reference")?.to_string()),
+        None => (read_token(token)?.to_string(), String::new()),
+    })
+}
+
 enum Line {
     Token(Named),
     /// The first line of a tokens file.

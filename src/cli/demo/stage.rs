@@ -1,7 +1,6 @@
 //! A whole vault in a folder of its own: real certificates, real TLS on a free port, the embedded store; only time is simulated.
 //! INVARIANT: whatever ends the demonstration, the server is stopped before its folder goes.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +22,9 @@ use crate::domain::time::{Clock as _, DAY, SimulatedClock, SystemClock, Timestam
 use crate::rpc::client::{ClientFiles, connect};
 use crate::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::rpc::proto::operations_service_client::OperationsServiceClient;
+use crate::rpc::proto::statistics_service_client::StatisticsServiceClient;
 use crate::rpc::proto::token_service_client::TokenServiceClient;
-use crate::rpc::proto::{StatusRequest, StatusResponse};
+use crate::rpc::proto::{PublishedMonth, PublishedRequest, StatusRequest, StatusResponse};
 use crate::telemetry;
 use crate::vault::Vault;
 
@@ -62,6 +62,7 @@ pub struct Stage {
     /// One for each of `CARRIERS`.
     pub carriers: Vec<Channel>,
     operations: OperationsServiceClient<Channel>,
+    statistics: StatisticsServiceClient<Channel>,
     clock: SimulatedClock,
     running: Running,
     runtime: Runtime,
@@ -96,12 +97,13 @@ impl Stage {
             };
             Ok(runtime.block_on(connect(&endpoint, &files))?)
         };
-        let shop = channel(Role::Shop, "backend")?;
+        let (shop, operator) = (channel(Role::Shop, "backend")?, channel(Role::Operator, "oncall")?);
         let tenant = TENANT.parse().map_err(|_: BadName| Failure::local("the tenant's name is outside the grammar"))?;
         Ok(Self {
             tokens: TokenServiceClient::new(shop.clone()),
             lifecycle: LifecycleServiceClient::new(shop),
-            operations: OperationsServiceClient::new(channel(Role::Operator, "oncall")?),
+            statistics: StatisticsServiceClient::new(operator.clone()),
+            operations: OperationsServiceClient::new(operator),
             carriers: CARRIERS.iter().map(|name| channel(Role::Carrier, name)).collect::<Result<_, _>>()?,
             config,
             tenant,
@@ -148,18 +150,18 @@ impl Stage {
         self.run(answer(operations.status(StatusRequest {})))
     }
 
-    /// What desensitizing has left of orders, by country and month.
-    pub fn statistics(&self) -> Result<BTreeMap<(String, i64), u64>, Failure> {
-        let cells = self.vault()?.statistics(&self.tenant);
-        let cells = cells.map_err(|error| failed("cannot read the statistics", &error))?;
-        Ok(cells.into_iter().map(|cell| ((cell.country, cell.month), cell.count)).collect())
+    /// What desensitizing has left of the months that are over, as the operator may see it.
+    pub fn published(&self) -> Result<Vec<PublishedMonth>, Failure> {
+        let mut statistics = self.statistics.clone();
+        let request = PublishedRequest { from: "2026-01".to_owned(), until: "2027-12".to_owned() };
+        Ok(self.run(answer(statistics.published(request)))?.months)
     }
 
     /// Stops the server in good order; the files stay.
     pub fn stop(self) -> Result<Config, Failure> {
-        let Self { tokens, lifecycle, operations, carriers, running, runtime, config, .. } = self;
+        let Self { tokens, lifecycle, operations, statistics, carriers, running, runtime, config, .. } = self;
         // Callers first, or the server waits for them.
-        drop((tokens, lifecycle, operations, carriers));
+        drop((tokens, lifecycle, operations, statistics, carriers));
         runtime.shutdown_timeout(Duration::from_secs(1));
         running.stop()?;
         Ok(config)

@@ -31,8 +31,8 @@ pub struct Year {
     /// Records that are not the file's and live on.
     pub others_kept: usize,
     pub destroyed: usize,
-    /// By country and month (year × 12 + month − 1), as it should be counted.
-    pub cells: BTreeMap<(String, i64), u64>,
+    /// The orders that were desensitized, by month (year × 12 + month − 1) and country.
+    pub cells: BTreeMap<i64, BTreeMap<String, Vec<usize>>>,
     month: Month,
 }
 
@@ -78,8 +78,9 @@ impl Year {
         self.in_time += outcomes(shop, &self.stored_and_due(day + 1, shop), Outcome::Granted)?;
         self.month.due += due.len();
         self.month.desensitized += destroyed;
-        for order in due.iter().filter_map(|order| shop.orders.get(*order)) {
-            *self.cells.entry((order.address.country.clone(), month_number(midnight(day)))).or_default() += 1;
+        let month = self.cells.entry(month_number(midnight(day))).or_default();
+        for (place, order) in due.iter().filter_map(|place| Some((*place, shop.orders.get(*place)?))) {
+            month.entry(order.address.country.clone()).or_default().push(place);
         }
         Ok(())
     }

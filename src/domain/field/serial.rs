@@ -1,4 +1,4 @@
-//! Names that machines made: a parcel's serial, a request's idempotency key. INVARIANT: they are short and of a few
+//! Names that machines and offices made: a parcel's serial, a request's idempotency key, a case's number. INVARIANT: they are short and of a few
 //! characters; what a machine was told to put in them is not known, so they are kept like personal data.
 
 use std::str::FromStr;
@@ -15,6 +15,8 @@ secret_text! {
     Serial;
     /// What makes a repeated request one: 1 to 128 printable ASCII characters.
     IdempotencyKey;
+    /// What a court or an authority calls its case: 1 to 64 of letters, digits, spaces and `-./_:`.
+    CaseReference;
 }
 
 impl Serial {
@@ -44,6 +46,21 @@ impl IdempotencyKey {
             0 => refused(FieldReason::Empty),
             1..=128 if raw.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Ok(Self(raw)),
             1..=128 => refused(FieldReason::NotPrintableAscii),
+            _ => refused(FieldReason::TooLong),
+        }
+    }
+}
+
+impl CaseReference {
+    pub fn parse(field: &str, raw: String) -> Result<Self, FieldError> {
+        let raw = Zeroizing::new(raw);
+        let is_of_the_grammar = |byte: u8| byte.is_ascii_alphanumeric() || b" -./_:".contains(&byte);
+        let refused = |reason| Err(FieldError::new(field, reason));
+        match raw.len() {
+            _ if raw.trim().is_empty() => refused(FieldReason::Empty),
+            1..=64 if !raw.bytes().all(is_of_the_grammar) => refused(FieldReason::NotACase),
+            1..=64 if holds_card_number(&raw) => refused(FieldReason::CardNumber),
+            1..=64 => Ok(Self(raw)),
             _ => refused(FieldReason::TooLong),
         }
     }
@@ -114,6 +131,25 @@ mod tests {
         assert!(!parse("SR-4111111111111111", "[0-9]{16}"));
         assert!(!parse("4111111111111111", "4|1"));
         assert!(parse("SR-2026-1", "[0-9]{16}"));
+    }
+
+    #[test]
+    fn a_case_reference_is_an_offices_number_and_no_sentence() {
+        let parse = |raw: &str| CaseReference::parse("case", raw.to_owned()).map(drop).map_err(|error| error.reason);
+        for raw in ["12 O 345/26", "2:26-cv-00417", "AZ_7.4"] {
+            assert_eq!(parse(raw), Ok(()), "{raw}");
+        }
+        for (raw, reason) in [
+            ("", FieldReason::Empty),
+            ("  ", FieldReason::Empty),
+            ("Müller", FieldReason::NotACase),
+            ("a@b.example", FieldReason::NotACase),
+            ("12\n", FieldReason::NotACase),
+            ("4111 1111 1111 1111", FieldReason::CardNumber),
+            (&"1/".repeat(33), FieldReason::TooLong),
+        ] {
+            assert_eq!(parse(raw), Err(reason), "{raw}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod inquiry;
 mod index;
 mod rewrap;
 pub(super) mod callers;
+pub(super) mod erasure;
 mod log;
 mod retention;
 
@@ -18,7 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{Class, EraseReason};
 use crate::store::rows::{
-    Counts, DekRow, FieldSet, GrantRow, IdempotencyRow, MetaRow, RecordRow, StatisticRow, SubjectRow, TombstoneRow,
+    Counts, DekRow, FieldSet, GrantRow, IdempotencyRow, MetaRow, RecordRow, SubjectRow, TombstoneRow,
 };
 use crate::store::tx::{Reads, Stamp, Stamped};
 use crate::store::{HeadStamp, StoreError};
@@ -94,6 +95,16 @@ macro_rules! need {
     };
 }
 
+/// The same for what was decoded elsewhere.
+macro_rules! need_ok {
+    ($decoded:expr) => {
+        match $decoded {
+            Ok(value) => value,
+            Err(column) => return Ok(Err(column)),
+        }
+    };
+}
+
 fn tenant(row: &SqlRow<'_>, column: &str) -> rusqlite::Result<Option<TenantId>> {
     Ok(row.get_ref(column)?.as_str().ok().and_then(|text| text.parse().ok()))
 }
@@ -144,6 +155,7 @@ fn dek(row: &SqlRow<'_>) -> Decoded<DekRow> {
 }
 
 fn subject(row: &SqlRow<'_>) -> Decoded<SubjectRow> {
+    let (leaving, unseen) = need_ok!(erasure::leaving(row)?);
     Ok(Ok(SubjectRow {
         id: SubjectId(row.get("id")?),
         tenant: need!(tenant(row, "tenant")?, "tenant"),
@@ -151,6 +163,9 @@ fn subject(row: &SqlRow<'_>) -> Decoded<SubjectRow> {
         dek: DekId(row.get("dek")?),
         reference: row.get("reference")?,
         since: Timestamp(row.get("since")?),
+        leaving,
+        unseen,
+        holds: row.get("holds")?,
     }))
 }
 
@@ -189,22 +204,15 @@ pub(super) fn idempotency(row: &SqlRow<'_>) -> Decoded<IdempotencyRow> {
 }
 
 pub(super) fn tombstone(row: &SqlRow<'_>) -> Decoded<TombstoneRow> {
+    let (erased, story) = need_ok!(erasure::erased(row)?);
     Ok(Ok(TombstoneRow {
         digest: TokenDigest(need!(array(row, "digest")?, "digest")),
         tenant: need!(tenant(row, "tenant")?, "tenant"),
         class: need!(Class::from_code(row.get("class")?), "class"),
         reason: need!(EraseReason::from_code(row.get("reason")?), "reason"),
         until: Timestamp(row.get("until")?),
-    }))
-}
-
-fn statistic(row: &SqlRow<'_>) -> Decoded<StatisticRow> {
-    Ok(Ok(StatisticRow {
-        tenant: need!(tenant(row, "tenant")?, "tenant"),
-        class: need!(Class::from_code(row.get("class")?), "class"),
-        country: row.get("country")?,
-        month: row.get("month")?,
-        count: row.get("count")?,
+        erased,
+        story,
     }))
 }
 
@@ -280,18 +288,6 @@ impl Reads for Reader<'_> {
     fn tombstone(&self, digest: &TokenDigest) -> Result<Option<Stamped<TombstoneRow>>, StoreError> {
         let text = "-- tombstone\nSELECT * FROM tombstone WHERE digest = ?1";
         self.first("tombstone", text, params![digest.0], |row| stamped(row, tombstone))
-    }
-
-    fn statistic(&self, cell: &StatisticRow) -> Result<Option<Stamped<StatisticRow>>, StoreError> {
-        let text =
-            "-- statistic\nSELECT * FROM statistic WHERE tenant = ?1 AND class = ?2 AND country = ?3 AND month = ?4";
-        let key = params![cell.tenant.as_str(), cell.class.code(), cell.country, cell.month];
-        self.first("statistic", text, key, |row| stamped(row, statistic))
-    }
-
-    fn statistics(&self, tenant: &TenantId) -> Result<Vec<Stamped<StatisticRow>>, StoreError> {
-        let text = "-- statistics\nSELECT * FROM statistic WHERE tenant = ?1 ORDER BY class, country, month";
-        self.all("statistic", text, params![tenant.as_str()], |row| stamped(row, statistic))
     }
 
     fn policies(&self) -> Result<Vec<(PolicyVersion, String)>, StoreError> {

@@ -2,6 +2,7 @@
 //! changed; who calls checks the count.
 
 mod callers;
+mod erasure;
 mod index;
 mod rewrap;
 pub(super) mod log;
@@ -13,9 +14,8 @@ use super::sql;
 use crate::audit::verify::Batch;
 use crate::domain::id::{DekId, PolicyVersion, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
-use crate::store::rows::{
-    DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, StatisticRow, SubjectRow, TombstoneRow,
-};
+use crate::store::rows::erasure::Erased;
+use crate::store::rows::{DekRow, GrantRow, IdempotencyRow, MetaRow, RecordRow, SubjectRow, TombstoneRow};
 use crate::store::tx::{Stamp, Writes};
 use crate::store::{HeadStamp, StoreError};
 
@@ -237,8 +237,8 @@ impl Writes for Reader<'_> {
     }
 
     fn put_tombstone(&self, row: &TombstoneRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, class, reason, until, epoch, mac) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let text = "-- put_tombstone\nINSERT OR REPLACE INTO tombstone (digest, tenant, class, reason, until, epoch, mac, \
+                    facts, story) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         self.change(
             "tombstone",
             text,
@@ -250,6 +250,8 @@ impl Writes for Reader<'_> {
                 row.until.0,
                 stamp.epoch.0,
                 stamp.mac.as_bytes(),
+                row.erased.as_ref().map(Erased::to_bytes),
+                row.story.map(|story| story.0),
             ],
         )
     }
@@ -258,25 +260,6 @@ impl Writes for Reader<'_> {
         let text = "-- expire_tombstones\nDELETE FROM tombstone WHERE digest IN \
                     (SELECT digest FROM tombstone WHERE until < ?1 ORDER BY until LIMIT ?2) RETURNING *";
         self.gone("tombstone", text, params![before.0, limit], read::tombstone)
-    }
-
-    fn put_statistic(&self, row: &StatisticRow, stamp: &Stamp) -> Result<usize, StoreError> {
-        let text = "-- put_statistic\nINSERT INTO statistic (tenant, class, country, month, count, epoch, mac) \
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (tenant, class, country, month) \
-                    DO UPDATE SET count = excluded.count, epoch = excluded.epoch, mac = excluded.mac";
-        self.change(
-            "statistic",
-            text,
-            params![
-                row.tenant.as_str(),
-                row.class.code(),
-                row.country,
-                row.month,
-                row.count,
-                stamp.epoch.0,
-                stamp.mac.as_bytes(),
-            ],
-        )
     }
 
     fn put_policy(&self, version: &PolicyVersion, text: &str) -> Result<usize, StoreError> {

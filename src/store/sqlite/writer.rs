@@ -21,7 +21,7 @@ use crate::audit::log::{Tip, year};
 use crate::audit::proof::STORED_FROM;
 use crate::audit::tree::Node;
 use crate::crypto::keyring::Keyring;
-use crate::domain::fault::{Fault, planted};
+use crate::domain::fault::{Fault, abort_at, planted};
 use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
 use crate::domain::time::SECOND;
@@ -30,7 +30,7 @@ use crate::store::ledger::{Ledger, LedgerEntry};
 use crate::store::reserve::{Reserve, ReserveState, TAKES_AWAY};
 use crate::store::state::{State as Sums, Tally, tally};
 use crate::store::tx::log::{Cut, KeptNote, LogReads as _, LogWrites as _};
-use crate::store::tx::{Reads as _, Tx, Writes as _, stamp};
+use crate::store::tx::{Places, Reads as _, Tx, Writes as _, stamp};
 use crate::store::{Flags, HeadStamp, StoreError, StorePaths, rows::MetaRow};
 
 /// How many closures one commit may hold.
@@ -262,6 +262,15 @@ struct Appended {
     change: Tally,
 }
 
+impl Appended {
+    /// Where the process ends if that is planted, and something is erased.
+    fn abort_at(&self, fault: Fault) {
+        if !self.ledger.is_empty() {
+            abort_at(fault);
+        }
+    }
+}
+
 impl State {
     fn serve(mut self, queue: &Receiver<Job>) {
         let _guard = Guard(Arc::clone(&self.poison));
@@ -322,9 +331,11 @@ impl State {
         match committed {
             Ok(erased) => {
                 if erased {
+                    abort_at(Fault::AbortAfterCommit);
                     // An erasure is acknowledged once the log no longer holds what it deleted.
                     self.truncate_owed = true;
                     let _ = self.truncate();
+                    abort_at(Fault::AbortBeforeAnswer);
                 }
                 works.iter_mut().for_each(|work| work.answer(None));
                 metrics::histogram!("strongroom_commit_seconds").record(seconds(self.clock.boot() - started));
@@ -389,6 +400,7 @@ impl State {
         let committed = self
             .append(&appended)
             .and_then(|()| bound.map_or(Ok(()), |bound| self.put_meta("next_id", bound.to_le_bytes().to_vec())))
+            .map(|()| appended.abort_at(Fault::AbortBeforeCommit))
             .and_then(|()| self.batch("commit", "-- commit\nCOMMIT"));
         if let Err(error) = committed {
             (self.tip, self.sums) = before;
@@ -420,7 +432,11 @@ impl State {
     fn savepoint(&self, work: &mut dyn Work, appended: &mut Appended) -> Result<(), StoreError> {
         self.batch("savepoint", "-- savepoint\nSAVEPOINT closure")?;
         let rows = Reader { connection: &self.connection };
-        let mut tx = Tx::new(&rows, &rows, &self.keyring);
+        let begins = Places {
+            entry: self.tip.entries() + appended.entries.len() as u64,
+            line: self.ledger.last() + appended.ledger.len() as u64,
+        };
+        let mut tx = Tx::new(&rows, &rows, &self.keyring, begins);
         let started = self.clock.boot();
         match work.run(&mut tx) {
             Ok(()) => {
@@ -444,8 +460,9 @@ impl State {
     /// Writes what the closures appended: the ledger to its own disk first, then the audit batch into this commit.
     fn append(&mut self, appended: &Appended) -> Result<(), StoreError> {
         if !appended.ledger.is_empty() {
-            let applied = self.ledger.append(&appended.ledger, &self.keyring);
-            let applied = applied?;
+            abort_at(Fault::AbortBeforeLedger);
+            let applied = self.ledger.append(&appended.ledger, &self.keyring)?;
+            abort_at(Fault::AbortAfterLedger);
             self.put_meta("ledger_applied", applied.to_le_bytes().to_vec())?;
         }
         if !appended.entries.is_empty() {
@@ -595,7 +612,7 @@ struct Recovered {
 /// Checks that what the database remembers of the log, the ledger and its own state agrees with what they are.
 fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<Recovered, StoreError> {
     let rows = Reader { connection };
-    let tx = Tx::new(&rows, &rows, keyring);
+    let tx = Tx::new(&rows, &rows, keyring, Places::default());
     let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
     let newest: u32 =
         connection.query_row(newest, [], |row| row.get(0)).map_err(|source| sql("newest_epoch", source))?;

@@ -8,10 +8,11 @@ use crate::crypto::mac::{IndexTag, Mac, mac, verify};
 use crate::crypto::slot::Canonical;
 use crate::domain::caller::CallerId;
 use crate::domain::fault::{Fault, planted};
-use crate::domain::id::{ApprovalId, DekId, Epoch, GrantId, RecordId, SubjectId, TenantId};
+use crate::domain::id::{ApprovalId, DekId, Epoch, GrantId, HoldId, RecordId, SubjectId, TenantId};
 use crate::domain::token::TokenDigest;
-use crate::domain::vocabulary::Class;
+use crate::policy::cube::{Cell, Who};
 use crate::store::StoreError;
+use crate::store::rows::erasure::MonthRow;
 use crate::store::rows::{DekRow, GrantRow, IndexRow, Row, SubjectRow};
 
 /// Tables whose rows only need a new stamp. Those with keys or tags in them have functions of their own.
@@ -19,7 +20,10 @@ use crate::store::rows::{DekRow, GrantRow, IndexRow, Row, SubjectRow};
 pub enum Table {
     Record,
     Tombstone,
-    Statistic,
+    Hold,
+    /// Closed ones; an open one has a key in it.
+    Month,
+    Tally,
     Meta,
     Caller,
     Approval,
@@ -33,7 +37,9 @@ pub(crate) enum RowKey {
     Subject(SubjectId),
     Grant(GrantId),
     Tombstone(TokenDigest),
-    Statistic(TenantId, Class, String, i64),
+    Hold(HoldId),
+    Month(TenantId, i64),
+    Tally(TenantId, i64, Cell, Who),
     Meta(String),
     Caller(CallerId),
     Approval(TenantId, ApprovalId),
@@ -74,6 +80,7 @@ pub struct Change {
 enum What {
     Dek { id: DekId, record: RecordId, wrapped: Vec<u8> },
     Index { id: i64, tag: IndexTag },
+    Month { row: MonthRow, was: Mac },
     Row { key: RowKey, was: Mac, stamp: Stamp, tag: Option<IndexTag> },
 }
 
@@ -98,6 +105,8 @@ pub(crate) trait RewrapReads {
     fn subjects_under(&self, page: Page) -> Result<Vec<Stamped<SubjectRow>>, StoreError>;
     fn grants_under(&self, page: Page) -> Result<Vec<Stamped<GrantRow>>, StoreError>;
     fn index_under(&self, page: Page) -> Result<Vec<IndexRow>, StoreError>;
+    /// Open months of statistics whose row or key lies under it.
+    fn months_under(&self, page: Page) -> Result<Vec<Stamped<MonthRow>>, StoreError>;
     fn subject_of_dek(&self, dek: DekId) -> Result<Option<Stamped<SubjectRow>>, StoreError>;
 }
 
@@ -131,6 +140,11 @@ impl View<'_> {
         self.reads.index_under(page)
     }
 
+    /// Open months of statistics, each by its month's number.
+    pub fn months_under(&self, page: Page) -> Result<EachOf<i64, MonthRow>, StoreError> {
+        Ok(self.reads.months_under(page)?.into_iter().map(|row| (row.0.month, row.1.mac, self.checked(row))).collect())
+    }
+
     pub fn subject_of_dek(&self, dek: DekId) -> Result<Option<SubjectRow>, StoreError> {
         self.authentic(self.reads.subject_of_dek(dek)?)
     }
@@ -144,8 +158,10 @@ impl View<'_> {
         let rows = self.reads.stamped_under(table, page)?;
         let (found, mut changes, mut last) = (rows.len(), Vec::with_capacity(rows.len()), page.after);
         for row in rows {
-            if let RowKey::Record(id) = &row.key {
-                last = id.0;
+            match &row.key {
+                RowKey::Record(id) => last = id.0,
+                RowKey::Hold(id) => last = id.0,
+                _ => {}
             }
             let bytes = row.canonical.as_bytes();
             if verify(from, row.table, bytes, &row.stamp.mac) {
@@ -177,6 +193,11 @@ impl Change {
         Self::row(RowKey::Grant(row.id), row.tag, from, was, super::stamp_under(to, row))
     }
 
+    /// An open month with its key wrapped under `to`.
+    pub fn month(from: Epoch, row: MonthRow, was: Mac, to: &EpochKeys) -> Self {
+        Self { from, to: to.number(), what: What::Month { row, was } }
+    }
+
     fn row(key: RowKey, tag: Option<IndexTag>, from: Epoch, was: Mac, stamp: Stamp) -> Self {
         Self { from, to: stamp.epoch, what: What::Row { key, was, stamp, tag } }
     }
@@ -202,6 +223,14 @@ impl Tx<'_> {
                     there
                 }
                 What::Index { id, tag } => self.writes.retag_index(*id, *from, *to, tag)?,
+                What::Month { row, was } => {
+                    let lies = self.view.reads.month(&row.tenant, row.month)?;
+                    let is_there = lies.is_some_and(|(_, stamp)| stamp.mac.as_bytes() == was.as_bytes());
+                    if is_there {
+                        self.put_month(row)?;
+                    }
+                    usize::from(is_there)
+                }
                 What::Row { key, was, stamp, tag: None } => self.writes.restamp(key, was, stamp)?,
                 What::Row { key, was, stamp, tag: Some(tag) } => self.writes.retag(key, was, stamp, tag)?,
             };

@@ -77,6 +77,15 @@ pub const ACTIONS: Names = &[
     (81, "explain_retention"),
     (82, "propose_policy"),
     (83, "adopt_policy"),
+    (100, "erase_subject"),
+    (101, "receipt_of"),
+    (102, "place_hold"),
+    (103, "lift_hold"),
+    (104, "list_holds"),
+    (105, "published"),
+    (106, "pause_sweep"),
+    (107, "resume_sweep"),
+    (108, "close_month"),
 ];
 
 pub const REFUSALS: Names = &[
@@ -116,6 +125,8 @@ pub const REFUSALS: Names = &[
     (53, "repeated_share"),
     (54, "cannot_open"),
     (55, "locked_out"),
+    (80, "held"),
+    (81, "not_erased"),
 ];
 
 pub const CLASSES: Names = &[(1, "order"), (2, "account"), (3, "case")];

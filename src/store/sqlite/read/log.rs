@@ -7,7 +7,7 @@ use rusqlite::{Row as SqlRow, params};
 
 use super::super::sql;
 use super::retention::policy_in_force;
-use super::{Decoded, Reader, array, callers, grant, idempotency, record, statistic, subject, tombstone};
+use super::{Decoded, Reader, array, callers, erasure, grant, idempotency, record, subject, tombstone};
 use crate::audit::tree::Hash;
 use crate::audit::verify::leaves;
 use crate::store::StoreError;
@@ -83,11 +83,13 @@ impl Facts for Reader<'_> {
         let text = "-- facts\nSELECT * FROM idempotency";
         self.scan("idempotency", text, idempotency, |row| each(Fact::Idempotency(&row)))?;
         self.scan("tombstone", "-- facts\nSELECT * FROM tombstone", tombstone, |row| each(Fact::Tombstone(&row)))?;
-        self.scan("statistic", "-- facts\nSELECT * FROM statistic", statistic, |row| each(Fact::Statistic(&row)))?;
         self.scan("caller", "-- facts\nSELECT * FROM caller", callers::enrolment, |row| each(Fact::Caller(&row)))?;
         self.scan("approval", "-- facts\nSELECT * FROM approval", callers::approval, |row| each(Fact::Approval(&row)))?;
         let text = "-- facts\nSELECT * FROM policy_in_force";
-        self.scan("policy_in_force", text, policy_in_force, |row| each(Fact::PolicyInForce(&row)))
+        self.scan("policy_in_force", text, policy_in_force, |row| each(Fact::PolicyInForce(&row)))?;
+        self.scan("hold", "-- facts\nSELECT * FROM hold", erasure::hold, |row| each(Fact::Hold(&row)))?;
+        self.scan("month", "-- facts\nSELECT * FROM month", erasure::month, |row| each(Fact::Month(&row)))?;
+        self.scan("tally", "-- facts\nSELECT * FROM tally", erasure::tally, |row| each(Fact::Tally(&row)))
     }
 }
 

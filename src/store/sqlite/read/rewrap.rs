@@ -4,11 +4,13 @@
 use rusqlite::params;
 
 use super::callers::{approval, enrolment};
+use super::erasure::{hold, month, tally};
 use super::index::index_row;
 use super::retention::policy_in_force;
-use super::{Reader, dek, grant, record, sql, stamped, statistic, subject, tombstone};
+use super::{Reader, dek, grant, record, sql, stamped, subject, tombstone};
 use crate::domain::id::{DekId, Epoch};
 use crate::store::StoreError;
+use crate::store::rows::erasure::{MonthRow, TallyRow};
 use crate::store::rows::retention::PolicyInForceRow;
 use crate::store::rows::{DekRow, GrantRow, IndexRow, MetaRow, SubjectRow};
 use crate::store::tx::Stamped;
@@ -58,13 +60,23 @@ impl RewrapReads for Reader<'_> {
                 let rows = self.all("tombstone", text, params, |row| stamped(row, tombstone))?;
                 Ok(rows.into_iter().map(|row| StampedRow::of(|row| RowKey::Tombstone(row.digest), row)).collect())
             }
-            Table::Statistic => {
-                let text = "-- statistics_under\nSELECT * FROM statistic WHERE epoch = ?1 \
-                            ORDER BY tenant, class, country, month LIMIT ?2 OFFSET ?3";
-                let rows = self.all("statistic", text, params, |row| stamped(row, statistic))?;
-                let key = |row: &crate::store::rows::StatisticRow| {
-                    RowKey::Statistic(row.tenant.clone(), row.class, row.country.clone(), row.month)
-                };
+            Table::Hold => {
+                let text = "-- holds_under\nSELECT * FROM hold WHERE epoch = ?1 AND id > ?3 ORDER BY id LIMIT ?2";
+                let rows = self.all("hold", text, params, |row| stamped(row, hold))?;
+                Ok(rows.into_iter().map(|row| StampedRow::of(|row| RowKey::Hold(row.id), row)).collect())
+            }
+            Table::Month => {
+                let text = "-- closed_months_under\nSELECT * FROM month WHERE epoch = ?1 AND closed_at IS NOT NULL \
+                            ORDER BY tenant, month LIMIT ?2 OFFSET ?3";
+                let rows = self.all("month", text, params, |row| stamped(row, month))?;
+                let key = |row: &MonthRow| RowKey::Month(row.tenant.clone(), row.month);
+                Ok(rows.into_iter().map(|row| StampedRow::of(key, row)).collect())
+            }
+            Table::Tally => {
+                let text = "-- tallies_under\nSELECT * FROM tally WHERE epoch = ?1 \
+                            ORDER BY tenant, month, class, country, who LIMIT ?2 OFFSET ?3";
+                let rows = self.all("tally", text, params, |row| stamped(row, tally))?;
+                let key = |row: &TallyRow| RowKey::Tally(row.tenant.clone(), row.month, row.cell.clone(), row.who);
                 Ok(rows.into_iter().map(|row| StampedRow::of(key, row)).collect())
             }
             Table::Meta => {
@@ -116,6 +128,12 @@ impl RewrapReads for Reader<'_> {
     fn index_under(&self, page: Page) -> Result<Vec<IndexRow>, StoreError> {
         let text = "-- index_under\nSELECT * FROM index_tag WHERE epoch = ?1 AND id > ?3 ORDER BY id LIMIT ?2";
         self.all("index_tag", text, params![page.epoch.0, page.limit, page.after], index_row)
+    }
+
+    fn months_under(&self, page: Page) -> Result<Vec<Stamped<MonthRow>>, StoreError> {
+        let text = "-- months_under\nSELECT * FROM month WHERE (epoch = ?1 OR key_epoch = ?1) AND closed_at IS NULL \
+                    ORDER BY tenant, month LIMIT ?2 OFFSET ?3";
+        self.all("month", text, params![page.epoch.0, page.limit, page.after], |row| stamped(row, month))
     }
 
     fn subject_of_dek(&self, id: DekId) -> Result<Option<Stamped<SubjectRow>>, StoreError> {

@@ -6,6 +6,7 @@ use rusqlite::params;
 use super::super::read::Reader;
 use crate::crypto::mac::{IndexTag, Mac};
 use crate::domain::id::{DekId, Epoch};
+use crate::policy::cube::Cell;
 use crate::store::StoreError;
 use crate::store::tx::Stamp;
 use crate::store::tx::rewrap::{RewrapWrites, RowKey};
@@ -42,10 +43,20 @@ impl RewrapWrites for Reader<'_> {
                     "-- restamp_tombstone\nUPDATE tombstone SET epoch = ?2, mac = ?3 WHERE digest = ?4 AND mac = ?1";
                 self.change("tombstone", text, params![was, to, mac, digest.0])
             }
-            RowKey::Statistic(tenant, class, country, month) => {
-                let text = "-- restamp_statistic\nUPDATE statistic SET epoch = ?2, mac = ?3 \
-                            WHERE tenant = ?4 AND class = ?5 AND country = ?6 AND month = ?7 AND mac = ?1";
-                self.change("statistic", text, params![was, to, mac, tenant.as_str(), class.code(), country, month])
+            RowKey::Hold(id) => {
+                let text = "-- restamp_hold\nUPDATE hold SET epoch = ?2, mac = ?3 WHERE id = ?4 AND mac = ?1";
+                self.change("hold", text, params![was, to, mac, id.0])
+            }
+            RowKey::Month(tenant, month) => {
+                let text = "-- restamp_month\nUPDATE month SET epoch = ?2, mac = ?3 \
+                            WHERE tenant = ?4 AND month = ?5 AND mac = ?1";
+                self.change("month", text, params![was, to, mac, tenant.as_str(), month])
+            }
+            RowKey::Tally(tenant, month, Cell { class, country }, who) => {
+                let text = "-- restamp_tally\nUPDATE tally SET epoch = ?2, mac = ?3 \
+                            WHERE tenant = ?4 AND month = ?5 AND class = ?6 AND country = ?7 AND who = ?8 AND mac = ?1";
+                let columns = params![was, to, mac, tenant.as_str(), month, class.code(), country, who.0];
+                self.change("tally", text, columns)
             }
             RowKey::Meta(key) => {
                 let text = "-- restamp_meta\nUPDATE meta SET epoch = ?2, mac = ?3 WHERE key = ?4 AND mac = ?1";

@@ -31,7 +31,7 @@ fn entry(number: u16) -> Entry {
 fn tombstone(n: u8) -> TombstoneRow {
     let (class, reason) = (Class::Order, EraseReason::Minor);
     let digest = crate::domain::token::TokenDigest([n; 16]);
-    TombstoneRow { digest, tenant: "kitchen".parse().unwrap(), class, reason, until: NOW }
+    TombstoneRow { digest, tenant: "kitchen".parse().unwrap(), class, reason, until: NOW, erased: None, story: None }
 }
 
 /// What an earlier build left: one log without a name, no nodes, no state.

@@ -1,0 +1,125 @@
+//! The sweeper stops when far more comes due than was forecast, and goes on when somebody has looked; its lag is a metric.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+#[path = "common/people.rs"]
+mod people;
+
+use common::{House, order, wire_time};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use people::log;
+use strongroom::audit::entry::Action;
+use strongroom::domain::time::{Clock as _, DAY, HOUR};
+use strongroom::rpc::proto::{
+    ConfirmClockRequest, DescribeRequest, EventKind, RecordState, ReportEventRequest, ResumeSweepRequest,
+    StatusRequest, StatusResponse,
+};
+
+fn status(house: &House) -> StatusResponse {
+    house.run(house.operations().status(StatusRequest {})).unwrap().into_inner()
+}
+
+fn resume(house: &House) -> u64 {
+    house.run(house.operations().resume_sweep(ResumeSweepRequest {})).unwrap().into_inner().records_due
+}
+
+fn stored(house: &House, count: usize) -> Vec<String> {
+    (0..count).map(|n| house.tokenize(order(n))).collect()
+}
+
+/// Says of each that it was signed for two months ago.
+fn falsely_signed(house: &House, tokens: &[String]) {
+    let mut lifecycle = house.lifecycle();
+    for (n, token) in tokens.iter().enumerate() {
+        let request = ReportEventRequest {
+            idempotency_key: format!("false-{n}"),
+            token: token.clone(),
+            kind: EventKind::Delivered.into(),
+            ordinal: 0,
+            occurred_at: Some(wire_time(house.clock.now().plus(-61 * DAY))),
+        };
+        house.run(lifecycle.report_event(request)).unwrap();
+    }
+}
+
+#[test]
+fn a_flood_of_false_events_is_unreadable_and_not_destroyed_until_somebody_has_looked() {
+    let mut house = House::new();
+    let tokens = stored(&house, 150);
+    house.sweep();
+    falsely_signed(&house, &tokens);
+    assert_eq!(house.sweep(), 100, "so many as make nobody look");
+    let seen = status(&house);
+    assert!(
+        seen.sweep_paused && seen.warnings.iter().any(|text| text.contains("retention resume")),
+        "{:?}",
+        seen.warnings
+    );
+    assert_eq!((seen.records_due, house.sweep()), (50, 0));
+    house.stop();
+    house.start();
+    assert_eq!(house.sweep(), 0, "a restart does not forget");
+    house.clock.advance(3 * DAY);
+    assert_eq!(house.sweep(), 0, "nor does the next day");
+    for token in &tokens {
+        let found = house.run(house.tokens().describe(DescribeRequest { token: token.clone() })).unwrap().into_inner();
+        assert!([RecordState::Expired, RecordState::Erased].contains(&found.state()));
+    }
+    assert_eq!(resume(&house), 50);
+    assert_eq!(house.sweep(), 50);
+    assert!(!status(&house).sweep_paused);
+    let told: Vec<_> = log(&house).into_iter().map(|entry| entry.action).collect();
+    let count = |action| told.iter().filter(|told| **told == action).count();
+    assert_eq!((count(Action::PauseSweep), count(Action::ResumeSweep)), (1, 1));
+}
+
+#[test]
+fn what_was_forecast_goes_however_much_it_is() {
+    let house = House::new();
+    for token in stored(&house, 160) {
+        house.event(&token, EventKind::Delivered, 0).unwrap();
+    }
+    let mut destroyed = 0;
+    for _ in 0..61 {
+        house.clock.advance(DAY);
+        destroyed += house.sweep();
+    }
+    assert_eq!((destroyed, status(&house).sweep_paused), (160, false));
+}
+
+#[test]
+fn a_clock_that_was_confirmed_wrongly_destroys_no_more_than_a_day_may_bring() {
+    let house = House::new();
+    stored(&house, 150);
+    house.sweep();
+    house.clock.leap(400 * DAY);
+    house.run(house.operations().confirm_clock(ConfirmClockRequest {})).unwrap();
+    assert_eq!((house.sweep(), status(&house).sweep_paused), (100, true));
+}
+
+#[test]
+fn its_lag_and_its_brake_are_metrics() {
+    let house = House::new();
+    let tokens = stored(&house, 130);
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let shown = |line: &str| handle.render().lines().any(|rendered| rendered == line);
+    metrics::with_local_recorder(&recorder, || {
+        house.sweep();
+        assert!(shown("strongroom_sweep_lag_seconds 0") && shown("strongroom_sweep_paused 0"), "{}", handle.render());
+        falsely_signed(&house, &tokens);
+        house.clock.advance(HOUR);
+        house.sweep();
+        // Signed for 61 days before they were stored, an hour ago.
+        assert!(
+            shown("strongroom_sweep_lag_seconds 90000") && shown("strongroom_sweep_paused 1"),
+            "{}",
+            handle.render()
+        );
+        assert!(shown("strongroom_swept_total 100"), "{}", handle.render());
+        resume(&house);
+        house.sweep();
+        assert!(shown("strongroom_sweep_lag_seconds 0") && shown("strongroom_swept_total 130"));
+    });
+}
