@@ -2,6 +2,7 @@
 //! parsing happens at the edge, and nothing below this module exists for it.
 
 pub mod caller;
+pub mod case;
 pub mod fault;
 pub mod field;
 pub mod id;

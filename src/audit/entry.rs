@@ -157,6 +157,8 @@ coded! {
         ProposePolicy = 82 "propose_policy",
         /// A new retention policy took force for new records.
         AdoptPolicy = 83 "adopt_policy",
+        /// Fields were disclosed to an authority, by two people.
+        Disclose = 90 "disclose",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -256,6 +256,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NoNextRoot
         | R::RetentionOver
         | R::NotAPolicy
+        | R::NotACase
         | R::Sealed
         | R::NotAShare
         | R::OtherShares

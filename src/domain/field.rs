@@ -13,6 +13,8 @@ pub use crate::domain::field::serial::{BadPattern, IdempotencyKey, Serial, Seria
 pub use crate::domain::field::text::{CustomerReference, Name, Note, PaymentAccount};
 use crate::domain::vocabulary::Field;
 
+pub(in crate::domain) use crate::domain::field::card::holds_card_number;
+
 mod address;
 mod card;
 mod contact;
@@ -143,6 +145,7 @@ reasons! {
     NotInTheLog = "NOT_IN_THE_LOG" "There is no such year, entry or size in the log, or it is kept no more.",
     RetentionOver = "RETENTION_OVER" "The record may go on, but its retention of this is over.",
     NotAPolicy = "NOT_A_POLICY" "This is no retention policy; `strongroom policy check` names the line and the reason.",
+    NotACase = "NOT_A_CASE" "This must be an authority's case reference: 3 to 64 of A-Z, a-z, 0-9, space and . / - _",
     NotAShare = "NOT_A_SHARE" "This must be a share of a root key, srs1 and 75 more characters, checksum included.",
     OtherShares = "OTHER_SHARES" "This share was made for another keyring, or before the root was replaced.",
     WrongShare = "WRONG_SHARE" "This share is none of those that were handed out.",

@@ -178,6 +178,7 @@ fn field_reason(reason: FieldReason) -> ErrorReason {
         FieldReason::NotAPeriod => ErrorReason::NotAPeriod,
         FieldReason::RetentionOver => ErrorReason::RetentionOver,
         FieldReason::NotAPolicy => ErrorReason::NotAPolicy,
+        FieldReason::NotACase => ErrorReason::NotACase,
         FieldReason::NotAShare => ErrorReason::NotAShare,
         FieldReason::OtherShares => ErrorReason::OtherShares,
         FieldReason::WrongShare => ErrorReason::WrongShare,

@@ -209,6 +209,7 @@ fn advice(reason: ErrorReason) -> &'static str {
             "name a usable [next_root] in the server's configuration and restart it; its log says what is wrong"
         }
         R::NotAPolicy => "`strongroom policy check FILE` names the line and the reason",
+        R::NotACase => "a case reference is 3 to 64 characters of A-Z, a-z, 0-9, space and . / - _",
         R::RetentionOver => "this field's own retention is over, and it takes no new value; leave it out",
         R::Sealed => "the vault is sealed; its key admins open it with `strongroom unseal`",
         R::NotAShare => "a share is srs1 and 75 more lower-case characters; is it mistyped?",
