@@ -13,6 +13,7 @@ mod deliver;
 pub mod demo;
 mod describe;
 mod detokenize;
+mod disclose;
 pub mod dev;
 mod erase;
 mod event;
@@ -64,6 +65,7 @@ enum Command {
     Import(import::Args),
     Tokenize(tokenize::Args),
     Detokenize(detokenize::Args),
+    Disclose(disclose::Args),
     Correct(correct::Args),
     Describe(describe::Args),
     Find(find::Args),
@@ -123,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => client(import::run(args)),
         Command::Tokenize(args) => client(tokenize::run(args)),
         Command::Detokenize(args) => client(detokenize::run(args)),
+        Command::Disclose(args) => client(disclose::run(args)),
         Command::Correct(args) => client(correct::run(args)),
         Command::Describe(args) => client(describe::run(args)),
         Command::Find(args) => client(find::run(args)),

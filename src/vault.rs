@@ -9,6 +9,7 @@ mod deliver;
 mod describe;
 mod destroy;
 mod detokenize;
+mod disclose;
 mod enrol;
 mod erase;
 mod erase_subject;
@@ -60,6 +61,7 @@ pub use correct::Correct;
 pub use deliver::{ConfirmDelivery, Delivery};
 pub use describe::{Description, RecordState};
 pub use detokenize::{Detokenize, Detokenized, FieldOutcome, Released};
+pub use disclose::Disclose;
 pub use enrol::{
     EnrolCaller, Enrolled, Named, OnTheMachine, ReplacePins, ResumeCaller, SuspendCaller, enrol_on_the_machine,
 };

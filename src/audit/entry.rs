@@ -157,6 +157,8 @@ coded! {
         ProposePolicy = 82 "propose_policy",
         /// A new retention policy took force for new records.
         AdoptPolicy = 83 "adopt_policy",
+        /// Fields were disclosed to an authority, by two people.
+        Disclose = 90 "disclose",
         /// A subject's erasure was asked for. The request's number is the erasure's, in all that follows.
         EraseSubject = 100 "erase_subject",
         ReceiptOf = 101 "receipt_of",

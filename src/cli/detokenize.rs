@@ -98,7 +98,7 @@ fn refusal(error: &ItemError) -> Map<String, Value> {
     Map::from_iter([("refused".to_owned(), json!({ "reason": flaw.reason, "field": flaw.field }))])
 }
 
-fn to_json(read: &DetokenizeResponse) -> Map<String, Value> {
+pub(super) fn to_json(read: &DetokenizeResponse) -> Map<String, Value> {
     let fields = read.fields.iter().map(|result| {
         let mut printed = Map::from_iter([("outcome".to_owned(), json!(outcome(result)))]);
         if let Some(value) = &result.value {

@@ -245,7 +245,6 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::DiskFull
         | R::Tampered
         | R::NotAHash
-        | R::NotACase
         | R::NotAMonth
         | R::NotErased
         | R::Held
@@ -260,6 +259,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NoNextRoot
         | R::RetentionOver
         | R::NotAPolicy
+        | R::NotACase
         | R::Sealed
         | R::NotAShare
         | R::OtherShares

@@ -79,6 +79,8 @@ vocabulary! {
         IdentityCheck = 7 "identity_check",
         /// Answering a data-subject request.
         SubjectRequest = 8 "subject_request",
+        /// Answering an authority, by two people; nobody may state it to read.
+        LegalDisclosure = 9 "legal_disclosure",
     }
 
     /// Which retention rules a record lives by.

@@ -21,6 +21,8 @@ pub enum Verb {
     ExportLog = 10,
     /// A retention policy under which something goes earlier.
     ShortenRetention = 20,
+    /// Fields of a record to an authority.
+    Disclose = 50,
 }
 
 /// Who may decide what.
@@ -32,6 +34,7 @@ const DECIDERS: &[(Verb, &[Role])] = &[
     (Verb::PostponeEpoch, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::ExportLog, &[Role::KeyAdmin, Role::Operator, Role::PrivacyOfficer]),
     (Verb::ShortenRetention, &[Role::KeyAdmin, Role::PrivacyOfficer]),
+    (Verb::Disclose, &[Role::KeyAdmin, Role::PrivacyOfficer]),
 ];
 
 impl Verb {
@@ -49,6 +52,7 @@ impl Verb {
             Self::PostponeEpoch => "postpone_epoch",
             Self::ExportLog => "export_log",
             Self::ShortenRetention => "shorten_retention",
+            Self::Disclose => "disclose",
         }
     }
 

@@ -1,5 +1,6 @@
 //! Gate 1: who may see which fields, and why. INVARIANT: one constant table says everything that is allowed, but for the phone
-//! that a retention policy's file may let a carrier have; a cell it does not name is `Deny`, and only `decide` makes a `Permit`.
+//! that a retention policy's file may let a carrier have, and for a disclosure by two people, which has a table of its own; a cell
+//! that is not named is `Deny`, and only `decide` and `disclosure` make a `Permit`.
 
 use crate::domain::caller::Role;
 use crate::domain::fault::{Fault, planted};
@@ -31,6 +32,13 @@ pub fn decide(role: Role, purpose: Purpose, class: Class) -> Option<Permit> {
         return Some(Permit { row: &CARRIER_WITH_PHONE, also: None });
     }
     TABLE.iter().find(|row| fits(row)).map(|row| Permit { row, also: None })
+}
+
+/// Gate 1's verdict on a legal disclosure; that two people agreed is the approval's business. Nobody gets there by stating the
+/// purpose to `decide`.
+pub fn disclosure(role: Role, class: Class) -> Option<Permit> {
+    let fits = |row: &&Row| row.role == role && row.class == class;
+    DISCLOSURES.iter().find(fits).map(|row| Permit { row, also: None })
 }
 
 impl Permit {
@@ -76,7 +84,9 @@ const fn row(role: Role, purpose: Purpose, class: Class, grant: &'static [Field]
 
 use Class::{Account, Case, Order};
 use Field::{AccountName, Address, Email, EmergencyContact, Note, PaymentAccount, Phone, RecipientName};
-use Purpose::{AfterSales, Delivery, Fulfilment, IdentityCheck, Notification, Refund, SelfService, SubjectRequest};
+use Purpose::{
+    AfterSales, Delivery, Fulfilment, IdentityCheck, LegalDisclosure, Notification, Refund, SelfService, SubjectRequest,
+};
 use Role::{Carrier, CustomerService, Finance, PrivacyOfficer, Shop, Warehouse};
 
 /// At most one row a role, purpose and class. Whether a class may hold a field at all is its retention rule's business.
@@ -102,6 +112,13 @@ static TABLE: &[Row] = &[
     row(PrivacyOfficer, SubjectRequest, Order, Field::ALL, &[]),
     row(PrivacyOfficer, SubjectRequest, Account, Field::ALL, &[]),
     row(PrivacyOfficer, SubjectRequest, Case, Field::ALL, &[]),
+];
+
+/// What may be disclosed to an authority; none of it is in `TABLE`.
+static DISCLOSURES: &[Row] = &[
+    row(PrivacyOfficer, LegalDisclosure, Order, Field::ALL, &[]),
+    row(PrivacyOfficer, LegalDisclosure, Account, Field::ALL, &[]),
+    row(PrivacyOfficer, LegalDisclosure, Case, Field::ALL, &[]),
 ];
 
 /// The planted fault: the mistake that the tests of the carrier's reply must notice.
@@ -167,6 +184,19 @@ mod tests {
             }
         }
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_disclosure_is_the_privacy_officers_alone_and_by_its_own_door() {
+        for (role, purpose, class) in cube() {
+            assert!(purpose != LegalDisclosure || decide(role, purpose, class).is_none());
+            let permit = disclosure(role, class);
+            assert_eq!(permit.is_some(), role == PrivacyOfficer);
+            if let Some(permit) = permit {
+                assert_eq!((permit.purpose(), permit.class()), (LegalDisclosure, class));
+                assert!(Field::ALL.iter().all(|field| permit.access(*field) == Access::Grant));
+            }
+        }
     }
 
     #[test]

@@ -188,6 +188,7 @@ fn action(path: &str) -> Action {
         "Refusals" => Action::Refusals,
         "UnusedGrants" => Action::UnusedGrants,
         "Explain" => Action::Explain,
+        "Disclose" => Action::Disclose,
         "Find" => Action::Find,
         "ListKeys" => Action::ListKeys,
         "RotateKek" => Action::RotateKek,

@@ -15,16 +15,16 @@ use prost_types::Timestamp as WireTime;
 use super::proto;
 use crate::crypto::locked::Memory;
 use crate::domain::field::{
-    Address, CustomerReference, Email, EmergencyContact, FieldError, FieldReason, FieldValue, IdempotencyKey, Name,
-    Note, PaymentAccount, Phone, RawAddress, Serial,
+    Address, CaseReference, CustomerReference, Email, EmergencyContact, FieldError, FieldReason, FieldValue,
+    IdempotencyKey, Name, Note, PaymentAccount, Phone, RawAddress, Serial,
 };
 use crate::domain::id::{CallerName, GrantId, Revision};
 use crate::domain::time::{SECOND, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, EraseReason, EventKind, Field, Purpose};
 use crate::vault::{
-    ConfirmDelivery, Correct, Delivery, Description, Detokenize, Detokenized, Erase, Error, GrantShipment, RecordState,
-    Released, ReportEvent, Reported, RevokeShipment, Status, Tokenize, Vault,
+    ConfirmDelivery, Correct, Delivery, Description, Detokenize, Detokenized, Disclose, Erase, Error, Gated,
+    GrantShipment, RecordState, Released, ReportEvent, Reported, RevokeShipment, Status, Tokenize, Vault,
 };
 
 /// The most fields a request may name; there are fewer in the vocabulary.
@@ -48,6 +48,11 @@ pub(super) fn tokenize(mut wire: proto::TokenizeRequest) -> Parsed<Tokenize> {
 pub(super) fn detokenize(wire: proto::DetokenizeRequest) -> Parsed<Detokenize> {
     let (fields, purpose) = (fields("fields", &wire.fields)?, purpose(wire.purpose)?);
     Ok(Detokenize { token: token("token", &wire.token)?, fields, purpose })
+}
+
+pub(super) fn disclose(mut wire: proto::DiscloseRequest) -> Parsed<Disclose> {
+    let (fields, case) = (fields("fields", &wire.fields)?, CaseReference::parse("case", take(&mut wire.case))?);
+    Ok(Disclose { token: token("token", &wire.token)?, fields, case })
 }
 
 /// A page; a token that does not parse refuses its item, not the page.
@@ -252,6 +257,18 @@ pub(super) fn detokenized(done: Detokenized) -> proto::DetokenizeResponse {
         value: one.value.map(released),
     });
     proto::DetokenizeResponse { fields: fields.collect(), revision: done.revision.map_or(0, |revision| revision.0) }
+}
+
+pub(super) fn disclosed(gated: Gated<Detokenized>) -> proto::DiscloseResponse {
+    use proto::disclose_response::Result::{Done, PendingApproval};
+    let result = match gated {
+        Gated::Done(done) => {
+            let proto::DetokenizeResponse { fields, revision } = detokenized(done);
+            Done(proto::Disclosure { fields, revision })
+        }
+        Gated::Pending(pending) => PendingApproval(callers::pending(pending)),
+    };
+    proto::DiscloseResponse { result: Some(result) }
 }
 
 fn released(value: Released) -> proto::field_result::Value {

@@ -127,6 +127,18 @@ impl Ask {
 }
 
 impl Ask {
+    /// Whether the gate would open; uses nothing up.
+    pub(crate) fn is_agreed(&self, view: &View<'_>, digest: RequestDigest) -> Result<bool, StoreError> {
+        let by = self.call.caller.id();
+        for known in view.approvals(&by.tenant, self.now.plus(-LIFETIME))? {
+            let is_ours = known.digest == digest && known.asked.by == by && !known.has_expired(self.now);
+            if is_ours && still_agreed(view, &known)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// For what may be cut off on its way: what this caller was allowed to do, and has begun, it may go on with until the
     /// approval's time is over and as long as both of the two are in force. Answers when it was begun, too.
     pub(crate) fn goes_on(

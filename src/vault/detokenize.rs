@@ -147,7 +147,7 @@ impl Vault {
 }
 
 /// The answer for a record of which nothing is left to read; a field that was never the caller's stays denied.
-fn over(draft: Draft, fields: &[Field], permit: &Permit, outcome: Outcome) -> (Draft, Held<Detokenized>) {
+pub(super) fn over(draft: Draft, fields: &[Field], permit: &Permit, outcome: Outcome) -> (Draft, Held<Detokenized>) {
     let outcome = |field| match permit.access(field) {
         Access::Deny => Outcome::Denied,
         Access::Mask | Access::Grant => outcome,
@@ -158,7 +158,12 @@ fn over(draft: Draft, fields: &[Field], permit: &Permit, outcome: Outcome) -> (D
     (draft.outcomes(outcomes), held)
 }
 
-fn open(view: &View<'_>, loaded: &Loaded, fields: &[Field], permit: &Permit) -> Result<Vec<FieldOutcome>, StoreError> {
+pub(super) fn open(
+    view: &View<'_>,
+    loaded: &Loaded,
+    fields: &[Field],
+    permit: &Permit,
+) -> Result<Vec<FieldOutcome>, StoreError> {
     let key = loaded.key(view)?;
     fields
         .iter()

@@ -194,7 +194,7 @@ impl Loaded {
     }
 }
 
-/// Proof that an audit entry is on disk; only `Vault::log_read` and its twin for threads make one.
+/// Proof that an audit entry is on disk; only `Vault::log_read` and its twins make one.
 #[must_use]
 pub(crate) struct Receipt {
     _logged: (),
@@ -221,6 +221,15 @@ impl Vault {
         F: Fn(&mut crate::store::Tx<'_>) -> Result<bool, StoreError> + Send + 'static,
     {
         Ok(self.store().run(name, write).await?.then_some(Receipt { _logged: () }))
+    }
+
+    /// `log_read` where other things may keep the read from being logged: `Ok(Err(_))` tells which.
+    pub(crate) async fn log_read_unless<T, F>(&self, name: &'static str, write: F) -> Result<Result<Receipt, T>, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut crate::store::Tx<'_>) -> Result<Result<(), T>, StoreError> + Send + 'static,
+    {
+        Ok(self.store().run(name, write).await?.map(|()| Receipt { _logged: () }))
     }
 
     /// `log_read` for plain threads.

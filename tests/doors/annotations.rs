@@ -68,6 +68,7 @@ const NO_PII: &[&str] = &[
     "ShowApprovalRequest.approval_id",
     "SuspendCallerRequest.certificate",
     "SuspendCallerRequest.name",
+    "DiscloseRequest.case",
     "DescribeResponse.due_by",
     "DescribeResponse.erase_reason",
     "DescribeResponse.policy_version",
@@ -310,6 +311,7 @@ const PRINTED: &[Printed] = printed![
     RotateKekRequest RotateKekResponse DestroyEpochRequest DestroyEpochResponse EpochDestroyed
     PostponeEpochRequest PostponeEpochResponse EpochPostponed RotateRootRequest RotateRootResponse
     CheckpointRequest CheckpointResponse InclusionProofRequest InclusionProofResponse
+    DiscloseRequest DiscloseResponse Disclosure
     ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
     ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
     ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
@@ -355,6 +357,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         print(
             &proto::PostponeEpochResponse::decode(bytes("PostponeEpochResponse").as_slice()).unwrap().result.unwrap(),
         ),
+        print(&proto::DiscloseResponse::decode(bytes("DiscloseResponse").as_slice()).unwrap().result.unwrap()),
         print(&proto::ExportResponse::decode(bytes("ExportResponse").as_slice()).unwrap().result.unwrap()),
         print(
             &proto::ProposePolicyResponse::decode(bytes("ProposePolicyResponse").as_slice()).unwrap().result.unwrap(),
@@ -372,6 +375,7 @@ fn debug_of_every_oneof_prints_its_messages_name_alone() {
         "FindRequest",
         "DestroyEpochResponse",
         "PostponeEpochResponse",
+        "DiscloseResponse",
         "ExportResponse",
         "ProposePolicyResponse",
     ];

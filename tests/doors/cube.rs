@@ -48,7 +48,7 @@ const SHUT_OUT: [Role; 4] = [Role::Carrier, Role::Operator, Role::Auditor, Role:
 /// What became of every cell: one of CUBE's marks, `-` for a record not found, `x` for a call not allowed.
 type Cube = BTreeMap<String, char>;
 
-const CELLS: usize = 9 * 8 * 3 * 8;
+const CELLS: usize = 9 * 9 * 3 * 8;
 
 fn cell(role: Role, purpose: Purpose, class: Class, field: Field) -> String {
     format!("{} {purpose} {class} {field}", role.as_str())

@@ -19,12 +19,15 @@ pub const ALLOWED: &[&str] = &[
     "--carrier NAME",
     // A certificate's or a key's hash says nothing of a person.
     "--certificate-hash HEX",
+    // An authority's reference, which names nobody.
+    "--case REF",
     "--class CLASS",
     "--day DATE",
     "--days DAYS",
     "--epoch NUMBER",
     // An entry's number in the log.
     "--entry NUMBER",
+    "--field FIELD",
     "--fields FIELDS",
     // A month.
     "--from MONTH",
@@ -154,6 +157,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
     callers(served);
     inquiries(served, &token_file, &strange);
+    disclosed(served, &token_file, &strange, &canaries.word("token"));
     found(served, canaries);
     keys(served);
     policies(served);
@@ -240,6 +244,21 @@ fn inquiries(served: &mut Served, token_file: &str, strange: &str) {
     served.refused_command(auditor, &["inquire", "explain", "none"], "");
     served.silent_command(auditor, &["inquire", "unused-grants"], "");
     served.refused_command("operator-oncall", &["inquire", "unused-grants"], "");
+}
+
+/// A disclosure that takes a second person; its values are what the last command prints, and not searched.
+fn disclosed(served: &mut Served, token_file: &str, strange: &str, no_token: &str) {
+    let (officer, admin) = ("privacy-officer-office", "key-admin-office");
+    let fields = ["disclose", "--case", "4 Js 123/26", "--field", "recipient_name"];
+    let disclose = [fields.as_slice(), &["--token-file", token_file]].concat();
+    let pending: Value = serde_json::from_str(&served.silent_command(officer, &disclose, "")).unwrap();
+    let number = pending["pending_approval"].as_str().unwrap();
+    served.silent_command(admin, &["approve", "show", number], "");
+    served.silent_command(admin, &["approve", "yes", number], "");
+    assert!(served.done_command(officer, &disclose, "").contains("granted"));
+    served.refused_command(officer, &fields, strange);
+    served.refused_command(officer, &fields, no_token);
+    served.refused_command(admin, &disclose, "");
 }
 
 /// A value that nobody has, looked for by each kind; and one that does not parse.

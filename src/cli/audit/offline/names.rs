@@ -77,6 +77,7 @@ pub const ACTIONS: Names = &[
     (81, "explain_retention"),
     (82, "propose_policy"),
     (83, "adopt_policy"),
+    (90, "disclose"),
     (100, "erase_subject"),
     (101, "receipt_of"),
     (102, "place_hold"),
@@ -140,6 +141,7 @@ pub const PURPOSES: Names = &[
     (6, "refund"),
     (7, "identity_check"),
     (8, "subject_request"),
+    (9, "legal_disclosure"),
 ];
 
 pub const FIELDS: Names = &[
