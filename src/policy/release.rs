@@ -84,7 +84,9 @@ const fn row(role: Role, purpose: Purpose, class: Class, grant: &'static [Field]
 
 use Class::{Account, Case, Order};
 use Field::{AccountName, Address, Email, EmergencyContact, Note, PaymentAccount, Phone, RecipientName};
-use Purpose::{AfterSales, Delivery, Fulfilment, IdentityCheck, LegalDisclosure, Notification, Refund, SelfService, SubjectRequest};
+use Purpose::{
+    AfterSales, Delivery, Fulfilment, IdentityCheck, LegalDisclosure, Notification, Refund, SelfService, SubjectRequest,
+};
 use Role::{Carrier, CustomerService, Finance, PrivacyOfficer, Shop, Warehouse};
 
 /// At most one row a role, purpose and class. Whether a class may hold a field at all is its retention rule's business.

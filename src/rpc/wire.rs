@@ -23,8 +23,8 @@ use crate::domain::time::{SECOND, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, EraseReason, EventKind, Field, Purpose};
 use crate::vault::{
-    ConfirmDelivery, Correct, Delivery, Description, Detokenize, Detokenized, Disclose, Erase, Error, Gated, GrantShipment, RecordState,
-    Released, ReportEvent, Reported, RevokeShipment, Status, Tokenize, Vault,
+    ConfirmDelivery, Correct, Delivery, Description, Detokenize, Detokenized, Disclose, Erase, Error, Gated,
+    GrantShipment, RecordState, Released, ReportEvent, Reported, RevokeShipment, Status, Tokenize, Vault,
 };
 
 /// The most fields a request may name; there are fewer in the vocabulary.
