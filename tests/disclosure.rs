@@ -1,14 +1,14 @@
 //! Legal disclosure: with a case reference and two people, once, for that record, those fields and that case; in the log before it
 //! leaves.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 #[path = "common/people.rs"]
 mod people;
 
 use common::{House, order, text};
-use people::{approvals, enrol_here, key_of, log, mint, mint_with_key_of, reason, refusals};
+use people::{approvals, callers, enrol_here, key_of, log, mint, mint_with_key_of, reason, refusals};
 use prost::Message as _;
 use strongroom::audit::entry::{Action, RefusalCode, Verdict};
 use strongroom::domain::caller::Role;
@@ -17,8 +17,8 @@ use strongroom::domain::vocabulary as words;
 use strongroom::rpc::proto::disclosure_service_client::DisclosureServiceClient;
 use strongroom::rpc::proto::field_result::Value;
 use strongroom::rpc::proto::{
-    Approval, ApproveRequest, CorrectRequest, DetokenizeRequest, DiscloseRequest, Disclosure, EraseRequest, Field,
-    Outcome, Purpose, ShowApprovalRequest, disclose_response,
+    Approval, ApproveRequest, CorrectRequest, DetokenizeRequest, DiscloseRequest, Disclosure, EnrolCallerRequest,
+    EraseRequest, Field, Outcome, Purpose, ShowApprovalRequest, disclose_response,
 };
 use tonic::{Code, Status};
 
@@ -148,6 +148,22 @@ fn who_asked_or_has_their_key_or_may_not_decide_is_no_second_person() {
     let deputy = (Role::PrivacyOfficer, "deputy");
     assert!(ask_as(&house, deputy, &token, &FIELDS, CASE).unwrap().is_err(), "the approval is the asker's");
     assert!(ask(&house, &token, &FIELDS, CASE).unwrap().is_ok());
+}
+
+#[test]
+fn who_was_enrolled_by_the_other_is_no_second_person() {
+    let house = House::new();
+    mint(&house, Role::PrivacyOfficer, "puppet");
+    let pins = vec![hex::encode(key_of(&house, Role::PrivacyOfficer, "puppet").0)];
+    let (role, name, issuer) = (Role::PrivacyOfficer as i32, "puppet".to_owned(), String::new());
+    let mut admin = callers(&house, SECOND.1);
+    house.run(admin.enrol_caller(EnrolCallerRequest { role, name, issuer, pins })).unwrap();
+    let token = house.tokenize(order(1));
+    let puppet = (Role::PrivacyOfficer, "puppet");
+    let id = ask_as(&house, puppet, &token, &FIELDS, CASE).unwrap().unwrap_err();
+    assert_eq!(reason(&approve(&house, SECOND, &id).unwrap_err()), "NOT_TWO_PEOPLE");
+    assert_eq!(refusals(&house).last(), Some(&(Action::Approve, RefusalCode::SameLine)));
+    assert!(ask_as(&house, puppet, &token, &FIELDS, CASE).unwrap().is_err());
 }
 
 #[test]

@@ -40,8 +40,10 @@ struct Asked {
     digest: RequestDigest,
     rests_on: (RecordId, u64),
     /// `None`: nobody has agreed yet, and nothing was opened.
-    opened: Option<(Held<Detokenized>, Vec<(Field, Outcome)>)>,
+    opened: Option<(Held<Detokenized>, Outcomes)>,
 }
+
+type Outcomes = Vec<(Field, Outcome)>;
 
 /// Why the transaction released nothing.
 enum Kept {
