@@ -15,10 +15,13 @@ use strongroom::domain::caller::Role;
 use strongroom::domain::time::DAY;
 use strongroom::domain::vocabulary as words;
 use strongroom::rpc::proto::disclosure_service_client::DisclosureServiceClient;
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::field_result::Value;
+use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     Approval, ApproveRequest, CorrectRequest, DetokenizeRequest, DiscloseRequest, Disclosure, EnrolCallerRequest,
-    EraseRequest, Field, Outcome, Purpose, ShowApprovalRequest, disclose_response,
+    EraseRequest, EventKind, Field, HoldKind, Outcome, PlaceHoldRequest, Purpose, ShowApprovalRequest,
+    disclose_response,
 };
 use tonic::{Code, Status};
 
@@ -181,8 +184,7 @@ fn other_roles_bad_references_unknown_tokens_and_the_purpose_at_detokenize_are_r
     }
     let unknown = strongroom::domain::token::Token::from_bytes([7; 20]).to_text();
     assert_eq!(reason(&ask(&house, &unknown, &FIELDS, CASE).unwrap_err()), "NOT_FOUND");
-    let mut tokens =
-        strongroom::rpc::proto::token_service_client::TokenServiceClient::new(house.channel(OFFICER.0, OFFICER.1));
+    let mut tokens = TokenServiceClient::new(house.channel(OFFICER.0, OFFICER.1));
     let (fields, purpose) = (vec![Field::Phone.into()], Purpose::LegalDisclosure.into());
     let read = house.run(tokens.detokenize(DetokenizeRequest { token, fields, purpose }));
     assert_eq!(reason(&read.unwrap_err()), "NOT_FOUND");
@@ -221,4 +223,34 @@ fn of_an_expired_or_an_erased_record_only_that_is_told() {
     let done = ask(&house, &token, &FIELDS, CASE).unwrap().unwrap();
     assert_eq!((outcomes(&done), done.revision), (vec![Outcome::Expired; 2], 0));
     assert!(done.fields.iter().all(|one| one.value.is_none()));
+}
+
+#[test]
+fn a_hold_lets_two_people_disclose_what_is_expired_for_everybody_else() {
+    let mut house = House::new();
+    let (held, free) = (house.tokenize(order(1)), house.tokenize(order(2)));
+    for token in [&held, &free] {
+        house.event(token, EventKind::Delivered, 0).unwrap();
+    }
+    let place = PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        token: held.clone(),
+        subject: String::new(),
+        whole_subject: false,
+        kind: HoldKind::Authority.into(),
+        case_reference: CASE.to_owned(),
+    };
+    let mut office = ErasureServiceClient::new(house.channel(OFFICER.0, OFFICER.1));
+    house.run(office.place_hold(place)).unwrap();
+    house.clock.advance(61 * DAY);
+    let gone = ask(&house, &free, &FIELDS, CASE).unwrap().unwrap();
+    assert_eq!(outcomes(&gone), vec![Outcome::Expired; 2]);
+    let id = pending(&house, &held);
+    approve(&house, SECOND, &id).unwrap();
+    let done = ask(&house, &held, &FIELDS, CASE).unwrap().unwrap();
+    assert_eq!(outcomes(&done), vec![Outcome::Granted; 2]);
+    let (fields, purpose) = (vec![Field::Phone.into()], Purpose::SubjectRequest.into());
+    let mut office = TokenServiceClient::new(house.channel(OFFICER.0, OFFICER.1));
+    let read = house.run(office.detokenize(DetokenizeRequest { token: held, fields, purpose }));
+    assert_eq!(read.unwrap().into_inner().fields[0].outcome(), Outcome::Expired);
 }

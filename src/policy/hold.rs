@@ -1,5 +1,6 @@
 //! Legal holds: who may keep a record from being destroyed. INVARIANT: a hold stops destruction, whoever asks for it and
-//! however long retention is over; it never makes anything readable, and a minor's erasure waits for a court's alone.
+//! however long retention is over; it makes nothing readable but for a legal disclosure, and a minor's erasure waits for a court's
+//! alone.
 
 use crate::domain::fault::{Fault, planted};
 use crate::domain::vocabulary::{EraseReason, HoldKind};

@@ -136,7 +136,7 @@ impl Vault {
         let Some(permit) = disclosure(call.caller.role, loaded.row.class) else {
             return Ok(Judged::Refused(draft, RefusalCode::Forbidden));
         };
-        if is_closed(&loaded, now) {
+        if is_closed(view, &loaded, now)? {
             let (draft, held) = over(draft, &ask.fields, &permit, Outcome::Expired);
             return Ok(Judged::Over(draft, held, Some(rests_on)));
         }
@@ -154,10 +154,12 @@ impl Vault {
     }
 }
 
-/// Whether the record's retention keeps it from being disclosed. A record that is held for a case beyond its time may still be
-/// disclosed: here is the place to say so.
-fn is_closed(loaded: &Loaded, now: Timestamp) -> bool {
-    loaded.is_due(now)
+/// Whether the record's retention keeps it from being disclosed. A hold keeps a record for its case beyond its time: nobody reads
+/// it then, but by this door.
+fn is_closed(view: &View<'_>, loaded: &Loaded, now: Timestamp) -> Result<bool, StoreError> {
+    let is_held =
+        || Ok::<_, StoreError>(view.holds_of(loaded.subject.id)?.iter().any(|hold| hold.is_on(loaded.row.id)));
+    Ok(loaded.is_due(now) && !is_held()?)
 }
 
 /// SECURITY: the digest is not keyed, so the record goes by its number and never by its token. The record's version is not
