@@ -227,7 +227,7 @@ fn of_an_expired_or_an_erased_record_only_that_is_told() {
 
 #[test]
 fn a_hold_lets_two_people_disclose_what_is_expired_for_everybody_else() {
-    let mut house = House::new();
+    let house = House::new();
     let (held, free) = (house.tokenize(order(1)), house.tokenize(order(2)));
     for token in [&held, &free] {
         house.event(token, EventKind::Delivered, 0).unwrap();
