@@ -150,7 +150,7 @@ fn the_command_verifies_offline_and_names_what_is_wrong() {
     write("later.txt", &erased.receipt.replace("in-backups-by 2026-02", "in-backups-by 2036-02"));
     write("cut.txt", &erased.receipt[..200]);
     let stranger = strongroom::crypto::signer::Signer::generate(&strongroom::crypto::entropy::SeededEntropy::new(5));
-    write("stranger.key", &strongroom::crypto::note::key_text(&stranger.public()));
+    write("stranger.key", &strongroom::crypto::note::key_text(strongroom::crypto::note::NAME, &stranger.public()));
     let good =
         offline(&folder, &["receipt", "verify", "receipt.txt", "--key", "vault.key", "--token-file", "token.txt"]);
     assert!(good.status.success(), "{good:?}");

@@ -19,15 +19,13 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
 
 use super::tree::Hash;
+use crate::crypto::note;
 use crate::crypto::signer::{PublicKey, Signer};
 use crate::domain::time::Timestamp;
 
 const KIND: &str = "strongroom/log/";
-/// Ed25519, by the signed-note specification.
-const ALGORITHM: u8 = 1;
 
 /// What a vault's log goes by in the world: 1 to 255 of a-z, 0-9, '.', '-' and '_'.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,10 +86,7 @@ impl Checkpoint {
 
     /// The note: text, empty line, signature line.
     pub fn sign(&self, signer: &Signer) -> String {
-        let text = self.text();
-        let key = key_name(&self.name);
-        let signed = [&key_hash(&key, &signer.public())[..], &signer.sign(text.as_bytes())].concat();
-        format!("{text}\n\u{2014} {key} {}\n", STANDARD.encode(signed))
+        note::sign(&key_name(&self.name), signer, &self.text())
     }
 
     /// Reads a note without believing it.
@@ -108,7 +103,7 @@ impl Checkpoint {
         let bytes = STANDARD.decode(signed).map_err(|_| BadNote::Malformed)?;
         let (hash, signature) = bytes.split_first_chunk::<4>().ok_or(BadNote::Malformed)?;
         let signature = signature.try_into().map_err(|_| BadNote::Malformed)?;
-        let is_ours = *hash == key_hash(&key, public) && public.verify(checkpoint.text().as_bytes(), signature);
+        let is_ours = *hash == note::key_id(&key, public) && public.verify(checkpoint.text().as_bytes(), signature);
         if is_ours { Ok(checkpoint) } else { Err(BadNote::NotSigned) }
     }
 
@@ -144,25 +139,17 @@ impl Checkpoint {
 
 /// The key in the form that verifiers take: name, hash and key, joined by plus signs.
 pub fn verifier_key(name: &LogName, public: &PublicKey) -> String {
-    let key = key_name(name);
-    let encoded = STANDARD.encode([&[ALGORITHM], &public.0[..]].concat());
-    format!("{key}+{}+{encoded}", hex::encode(key_hash(&key, public)))
+    note::key_text(&key_name(name), public)
 }
 
 fn key_name(name: &LogName) -> String {
     format!("{KIND}{name}")
 }
 
-/// The first four bytes of SHA-256(name ‖ newline ‖ algorithm ‖ key).
-fn key_hash(key: &str, public: &PublicKey) -> [u8; 4] {
-    let hash: Hash =
-        Sha256::new_with_prefix(key).chain_update([b'\n', ALGORITHM]).chain_update(public.0).finalize().into();
-    let [a, b, c, d, ..] = hash;
-    [a, b, c, d]
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::crypto::entropy::SeededEntropy;
 

@@ -58,7 +58,7 @@ pub enum ReceiptError {
 impl Receipt {
     /// The signed text; the same receipt, signed again, is the same to the byte.
     pub fn sign(&self, signer: &Signer) -> String {
-        note::sign(signer, &self.text())
+        note::sign(note::NAME, signer, &self.text())
     }
 
     fn text(&self) -> String {
@@ -197,7 +197,7 @@ mod tests {
         ] {
             let altered = text.replacen(old, new, 1);
             assert_ne!(altered, text);
-            let signed = note::sign(&signer, &altered);
+            let signed = note::sign(note::NAME, &signer, &altered);
             assert_eq!(Receipt::verify(&signed, &signer.public()), Err(ReceiptError::Line(line)), "{new}");
         }
     }

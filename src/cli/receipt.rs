@@ -10,7 +10,7 @@ use super::client::{self, Connection, print, print_json};
 use super::keys::unlock;
 use super::serve::load;
 use crate::audit::receipt::Receipt;
-use crate::crypto::note::{key_text, parse_key};
+use crate::crypto::note::{NAME, key_text, parse_key};
 use crate::domain::token::Token;
 use crate::rpc::proto::ReceiptOfRequest;
 use crate::rpc::proto::erasure_service_client::ErasureServiceClient;
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Args::Verify(args) => verify(args),
         Args::Key(args) => {
             let config = load(&args.config)?;
-            print(&key_text(&unlock(&config.root, &config.keyring)?.signer().public()))
+            print(&key_text(NAME, &unlock(&config.root, &config.keyring)?.signer().public()))
         }
     }
 }

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::crypto::signer::{PublicKey, Signer};
 
-/// The name that our keys sign under.
+/// The name that our keys sign receipts under; a log's heads go by the log's own.
 pub const NAME: &str = "strongroom";
 /// The signature type of Ed25519.
 const ED25519: u8 = 1;
@@ -40,10 +40,10 @@ pub enum NoteError {
     NotAKey,
 }
 
-/// Signs a text, which must consist of lines.
-pub fn sign(signer: &Signer, text: &str) -> String {
-    let signature = [key_id(&signer.public()).as_slice(), &signer.sign(text.as_bytes())].concat();
-    format!("{text}\n— {NAME} {}\n", STANDARD.encode(signature))
+/// Signs a text, which must consist of lines, under the key's name.
+pub fn sign(name: &str, signer: &Signer, text: &str) -> String {
+    let signature = [key_id(name, &signer.public()).as_slice(), &signer.sign(text.as_bytes())].concat();
+    format!("{text}\n— {name} {}\n", STANDARD.encode(signature))
 }
 
 /// The text of a note of that kind, its last line feed included.
@@ -64,7 +64,7 @@ pub fn open<'a>(note: &'a str, kind: &str, key: &PublicKey) -> Result<&'a str, N
     for line in signatures.lines() {
         let (name, signature) = signature(line).ok_or(NoteError::NotANote)?;
         let Some((id, signature)) = signature.split_first_chunk::<4>().filter(|_| name == NAME) else { continue };
-        if *id == key_id(key) {
+        if *id == key_id(NAME, key) {
             let signature = signature.try_into().map_err(|_| NoteError::BadSignature)?;
             found =
                 if key.verify(text.as_bytes(), signature) { Ok(text) } else { return Err(NoteError::BadSignature) };
@@ -80,9 +80,9 @@ fn signature(line: &str) -> Option<(&str, Vec<u8>)> {
 }
 
 /// The public key as it is handed around.
-pub fn key_text(key: &PublicKey) -> String {
+pub fn key_text(name: &str, key: &PublicKey) -> String {
     let bytes = [&[ED25519][..], &key.0].concat();
-    format!("{NAME}+{}+{}", hex::encode(key_id(key)), STANDARD.encode(bytes))
+    format!("{name}+{}+{}", hex::encode(key_id(name, key)), STANDARD.encode(bytes))
 }
 
 pub fn parse_key(text: &str) -> Result<PublicKey, NoteError> {
@@ -92,14 +92,14 @@ pub fn parse_key(text: &str) -> Result<PublicKey, NoteError> {
         let key: [u8; 33] = STANDARD.decode(key).ok()?.try_into().ok()?;
         let (&ED25519, key) = key.split_first()? else { return None };
         let key = PublicKey(key.try_into().ok()?);
-        (name == NAME && id == hex::encode(key_id(&key))).then_some(key)
+        (name == NAME && id == hex::encode(key_id(NAME, &key))).then_some(key)
     };
     parse().ok_or(NoteError::NotAKey)
 }
 
 /// The first four bytes of SHA-256(name ‖ line feed ‖ type ‖ key).
-fn key_id(key: &PublicKey) -> [u8; 4] {
-    let hash = Sha256::new().chain_update(NAME).chain_update([b'\n', ED25519]).chain_update(key.0).finalize();
+pub fn key_id(name: &str, key: &PublicKey) -> [u8; 4] {
+    let hash = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(key.0).finalize();
     let [a, b, c, d, ..] = <[u8; 32]>::from(hash);
     [a, b, c, d]
 }
@@ -122,7 +122,7 @@ mod tests {
     fn the_key_is_written_as_c2sp_says() {
         let seed = hex::decode("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb").unwrap();
         let signer = Signer::from_seed(Key::filled(|key| *key = seed.try_into().unwrap()));
-        let text = key_text(&signer.public());
+        let text = key_text(NAME, &signer.public());
         assert_eq!(text, "strongroom+f02a6b3f+AT1AF8PoQ4lakrcKp00bfrycmCzPLsSWjMDNVfEq9GYM");
         assert_eq!(parse_key(&format!("{text}\n")), Ok(signer.public()));
     }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_note_opens_to_its_text_and_with_its_key_alone() {
         let signer = signer(1);
-        let note = sign(&signer, TEXT);
+        let note = sign(NAME, &signer, TEXT);
         assert_eq!(note.lines().nth(2), Some(""));
         assert_eq!(open(&note, KIND, &signer.public()), Ok(TEXT));
         assert_eq!(open(&note, KIND, &self::signer(2).public()), Err(NoteError::OtherKey));
@@ -141,13 +141,13 @@ mod tests {
     fn a_second_signature_by_someone_else_does_no_harm() {
         let signer = signer(1);
         let other = format!("— witness {}\n", STANDARD.encode([7; 68]));
-        assert_eq!(open(&(sign(&signer, TEXT) + &other), KIND, &signer.public()), Ok(TEXT));
+        assert_eq!(open(&(sign(NAME, &signer, TEXT) + &other), KIND, &signer.public()), Ok(TEXT));
     }
 
     #[test]
     fn every_flipped_bit_of_a_note_is_refused() {
         let signer = signer(1);
-        let note = sign(&signer, TEXT);
+        let note = sign(NAME, &signer, TEXT);
         for bit in 0..note.len() * 8 {
             let mut bytes = note.clone().into_bytes();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_no_note_is_named() {
         let signer = signer(1);
-        let (public, note) = (signer.public(), sign(&signer, TEXT));
+        let (public, note) = (signer.public(), sign(NAME, &signer, TEXT));
         let signature = note.lines().last().unwrap();
         let long = format!("{TEXT}{}", "x\n".repeat(LONGEST));
         for (bad, why) in [
@@ -170,7 +170,7 @@ mod tests {
             (format!("{TEXT}\n{}\n", signature.replace('—', "-")), NoteError::NotANote),
             (format!("{TEXT}\n{signature}!\n"), NoteError::NotANote),
             (format!("{TEXT}\t\n\n{signature}\n"), NoteError::NotANote),
-            (sign(&signer, &long), NoteError::NotANote),
+            (sign(NAME, &signer, &long), NoteError::NotANote),
             (format!("{TEXT}more\n\n{signature}\n"), NoteError::BadSignature),
             (format!("{TEXT}\n{signature}\n").replace("record 00", "record 01"), NoteError::BadSignature),
         ] {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        let text = key_text(&signer(1).public());
+        let text = key_text(NAME, &signer(1).public());
         let (name, rest) = text.split_once('+').unwrap();
         for bad in ["", name, &format!("other+{rest}"), &text[..text.len() - 4], &text.replacen(&rest[..2], "zz", 1)] {
             assert_eq!(parse_key(bad), Err(NoteError::NotAKey), "{bad}");

@@ -8,7 +8,7 @@ use super::tokenize::about;
 use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::audit::receipt::Receipt;
-use crate::crypto::note::key_text;
+use crate::crypto::note::{NAME, key_text};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Token, TokenDigest};
 use crate::store::rows::TombstoneRow;
@@ -75,6 +75,6 @@ impl Vault {
 
     /// The public key that receipts are verified with, as it is handed around.
     pub fn public_key(&self) -> String {
-        key_text(&self.keyring().signer().public())
+        key_text(NAME, &self.keyring().signer().public())
     }
 }
