@@ -7,6 +7,9 @@ mod alike;
 #[path = "doors/annotations.rs"]
 mod annotations;
 mod common;
+#[cfg(feature = "planted")]
+#[path = "common/planted.rs"]
+mod planted;
 #[path = "doors/cube.rs"]
 mod cube;
 #[path = "common/people.rs"]
@@ -14,14 +17,11 @@ mod people;
 #[path = "common/raw.rs"]
 mod raw;
 
-use std::collections::{BTreeMap, BTreeSet};
-#[cfg(feature = "planted")]
-use std::process::Command;
-
 use common::House;
 use cube::{Specimen, hold_nothing_but};
 use prost::Message as _;
 use prost::encoding::WireType;
+use std::collections::{BTreeMap, BTreeSet};
 use strongroom::audit::entry::{Actor, RefusalCode, Verdict};
 use strongroom::audit::verify::unpack;
 use strongroom::cli::dev::{CALLERS, TRUST_DOMAIN};
@@ -206,25 +206,14 @@ fn a_carriers_reply_is_an_address_and_a_serial_to_the_byte() {
     hold_nothing_but(&reply[0], &specimens, &BTreeSet::from([(Class::Order, Field::Address)]));
 }
 
-/// Runs one of these tests in a process of its own with a fault planted, and answers whether it passed and what it printed.
-#[cfg(feature = "planted")]
-fn with_fault(fault: &str, test: &str) -> (bool, String) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("STRONGROOM_PLANTED_FAULT", fault)
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
-    assert!(printed.contains("running 1 test"), "{printed}");
-    (child.status.success(), printed)
-}
-
 #[cfg(feature = "planted")]
 #[test]
 fn planted_role_too_many_turns_the_cube_red_and_still_opens_nothing_to_a_carrier() {
-    let (passed, printed) = with_fault("role-too-many", "cube::every_cell_of_the_cube_is_as_written_at_gate_one");
+    let (passed, printed) =
+        planted::with_fault("role-too-many", "cube::every_cell_of_the_cube_is_as_written_at_gate_one");
     assert!(!passed && printed.contains("carrier delivery order phone: expected ., found G"), "{printed}");
     // The carrier's reply has no place for what the gate would let through.
-    let (passed, printed) = with_fault("role-too-many", "a_carriers_reply_is_an_address_and_a_serial_to_the_byte");
+    let (passed, printed) =
+        planted::with_fault("role-too-many", "a_carriers_reply_is_an_address_and_a_serial_to_the_byte");
     assert!(passed, "{printed}");
 }

@@ -5,6 +5,9 @@
 mod common;
 #[path = "common/people.rs"]
 mod people;
+#[cfg(feature = "planted")]
+#[path = "common/planted.rs"]
+mod planted;
 
 use common::{House, order, text};
 use people::{approvals, log, reason, refusals};
@@ -268,10 +271,7 @@ fn deleting_a_holds_row_lifts_nothing() {
 #[cfg(feature = "planted")]
 #[test]
 fn planted_holds_that_stop_nothing_are_noticed() {
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "erasing_or_correcting_a_held_record_answers_with_the_holds_kind"])
-        .env("STRONGROOM_PLANTED_FAULT", "holds-off")
-        .output()
-        .unwrap();
-    assert!(!child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    let test = "erasing_or_correcting_a_held_record_answers_with_the_holds_kind";
+    let (passed, printed) = planted::with_fault("holds-off", test);
+    assert!(!passed, "{printed}");
 }

@@ -9,6 +9,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+#[cfg(feature = "planted")]
+#[path = "common/planted.rs"]
+mod planted;
 #[path = "common/people.rs"]
 mod people;
 
@@ -247,26 +250,13 @@ fn a_flood_of_guesses_adds_an_entry_a_second_that_counts_them_all_while_others_a
     );
 }
 
-/// Runs one of these tests in a process of its own with a fault planted, and answers whether it passed and what it printed.
-#[cfg(feature = "planted")]
-fn with_fault(fault: &str, test: &str) -> (bool, String) {
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("STRONGROOM_PLANTED_FAULT", fault)
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
-    assert!(printed.contains("running 1 test"), "{printed}");
-    (child.status.success(), printed)
-}
-
 #[cfg(feature = "planted")]
 #[test]
 fn planted_lock_outs_that_are_listed_or_absent_turn_the_flood_red() {
     let flood = "a_flood_of_guesses_adds_an_entry_a_second_that_counts_them_all_while_others_are_served";
-    let (passed, printed) = with_fault("lock-out-uncounted", flood);
+    let (passed, printed) = planted::with_fault("lock-out-uncounted", flood);
     assert!(!passed && printed.contains(" entries in "), "{printed}");
-    let (passed, printed) = with_fault("lock-out-off", flood);
+    let (passed, printed) = planted::with_fault("lock-out-off", flood);
     assert!(!passed, "{printed}");
 }
 

@@ -7,6 +7,9 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod common;
+#[cfg(feature = "planted")]
+#[path = "common/planted.rs"]
+mod planted;
 #[path = "common/people.rs"]
 mod people;
 #[path = "retention/propose.rs"]
@@ -88,19 +91,6 @@ fn deliver(house: &House, serial: &str) -> Result<strongroom::rpc::proto::GetDel
     house.run(carrier.get_delivery(GetDeliveryRequest { serial: serial.to_owned() })).map(tonic::Response::into_inner)
 }
 
-/// Runs one of these tests in a process of its own with a fault planted, and answers whether it passed and what it printed.
-#[cfg(feature = "planted")]
-fn with_fault(fault: &str, test: &str) -> (bool, String) {
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("STRONGROOM_PLANTED_FAULT", fault)
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
-    assert!(printed.contains("running 1 test"), "{printed}");
-    (child.status.success(), printed)
-}
-
 #[cfg(feature = "planted")]
 #[test]
 fn planted_stages_that_are_not_kept_to_turn_these_tests_red() {
@@ -110,7 +100,7 @@ fn planted_stages_that_are_not_kept_to_turn_these_tests_red() {
         ("due-early", "stages::a_phone_goes_first_and_then_the_street_and_the_city_stays_to_the_end"),
         ("shortening-unwatched", "propose::a_policy_that_shortens_something_waits_for_a_second_person"),
     ] {
-        let (passed, printed) = with_fault(fault, test);
+        let (passed, printed) = planted::with_fault(fault, test);
         assert!(!passed && printed.contains("panicked"), "{fault}: {printed}");
     }
 }

@@ -18,6 +18,9 @@ mod kills;
 mod load;
 #[path = "common/people.rs"]
 mod people;
+#[cfg(feature = "planted")]
+#[path = "common/planted.rs"]
+mod planted;
 #[expect(dead_code, reason = "every suite uses its part")]
 #[path = "crash/server.rs"]
 mod server;
@@ -165,18 +168,4 @@ fn epochs_in(database: &std::path::Path) -> Vec<(String, u32, u64)> {
 
 fn dice() -> SeededEntropy {
     SeededEntropy::new(seed())
-}
-
-/// Runs one of these tests in a process of its own with a fault planted, and answers whether it passed and what it printed.
-#[cfg(feature = "planted")]
-fn with_fault(fault: &str, test: &str) -> (bool, String) {
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("STRONGROOM_PLANTED_FAULT", fault)
-        .env_remove("STRONGROOM_FULL")
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
-    assert!(printed.contains("running 1 test"), "{printed}");
-    (child.status.success(), printed)
 }

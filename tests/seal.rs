@@ -9,9 +9,10 @@
 mod common;
 #[path = "common/people.rs"]
 mod people;
-
 #[cfg(feature = "planted")]
-use std::process::Command;
+#[path = "common/planted.rs"]
+mod planted;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -473,12 +474,6 @@ fn a_sealed_vault_cannot_be_enrolled_into_without_its_shares_and_can_with_them()
 #[test]
 fn planted_share_unchecked_lets_a_wrong_share_in_and_turns_the_naming_red() {
     let test = "wrong_mixed_repeated_and_too_few_shares_are_named_and_cost_nobody_elses";
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env("STRONGROOM_PLANTED_FAULT", "share-unchecked")
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
-    assert!(printed.contains("running 1 test"), "{printed}");
-    assert!(!child.status.success(), "{printed}");
+    let (passed, printed) = planted::with_fault("share-unchecked", test);
+    assert!(!passed, "{printed}");
 }

@@ -173,13 +173,13 @@ fn a_parcel_read_between_two_epochs_is_found_when_the_old_one_is_gone() {
 #[test]
 fn planted_eternal_indexes_kept_epochs_and_rewraps_that_write_back_are_noticed() {
     let backups = "backups::nothing_of_a_backup_opens_after_the_horizon_with_all_keys_of_that_day";
-    let (passed, printed) = with_fault("index-eternal", backups);
+    let (passed, printed) = planted::with_fault("index-eternal", backups);
     let met = |what: &str| printed.contains("a backup of 11 days ago") && !printed.contains(&format!(" 0 {what}"));
     assert!(!passed && met("tags met") && !met("records opened"), "{printed}");
-    let (passed, printed) = with_fault("epoch-kept", backups);
+    let (passed, printed) = planted::with_fault("epoch-kept", backups);
     let met = |what: &str| printed.contains("a backup of 11 days ago") && !printed.contains(&format!(" 0 {what}"));
     assert!(!passed && met("keys unwrapped") && met("records opened") && met("tags met"), "{printed}");
     let erased = "backups::what_was_erased_while_it_was_rewrapped_stays_erased";
-    let (passed, printed) = with_fault("rewrap-upserts", erased);
+    let (passed, printed) = planted::with_fault("rewrap-upserts", erased);
     assert!(!passed && printed.contains("left: (0, [Some("), "{printed}");
 }

@@ -71,7 +71,7 @@ fn a_copy_that_cannot_be_written_keeps_the_old_epoch_in_use_and_somebody_is_told
 #[test]
 fn planted_skipped_copies_are_noticed() {
     let test = "decisions::a_copy_that_cannot_be_written_keeps_the_old_epoch_in_use_and_somebody_is_told";
-    let (passed, printed) = with_fault("copies-skipped", test);
+    let (passed, printed) = planted::with_fault("copies-skipped", test);
     assert!(!passed && printed.contains("unwrap_err"), "{printed}");
 }
 
