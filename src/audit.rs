@@ -6,6 +6,7 @@ pub mod entry;
 pub mod receipt;
 pub mod export;
 pub mod log;
+pub mod manifest;
 pub mod proof;
 pub mod tree;
 pub mod verify;

@@ -3,6 +3,7 @@
 
 mod approve;
 pub mod audit;
+mod backup;
 mod callers;
 mod certs;
 pub mod client;
@@ -28,6 +29,7 @@ mod receipt;
 mod resume_sweep;
 mod process;
 mod policy;
+pub mod restore;
 mod revoke;
 mod seal;
 pub mod serve;
@@ -79,6 +81,8 @@ enum Command {
     #[command(subcommand)]
     Receipt(receipt::Args),
     Status(status::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Statistics(statistics::Args),
     Seal(seal::Args),
     Unseal(unseal::Args),
@@ -136,6 +140,8 @@ pub fn main() -> ExitCode {
         Command::Deliver(args) => client(deliver::run(args)),
         Command::Hold(args) => client(hold::run(args)),
         Command::Receipt(args) => receipt::run(args),
+        Command::Backup(args) => client(backup::run(args)),
+        Command::Restore(args) => restore::run(args),
         Command::Status(args) => client(status::run(args)),
         Command::Statistics(args) => client(statistics::run(args)),
         Command::Seal(args) => client(seal::run(args)),

@@ -44,6 +44,8 @@ pub struct Config {
     pub policies: BTreeMap<TenantId, Policy>,
     pub serial_patterns: BTreeMap<CallerName, SerialPattern>,
     pub log: LogConfig,
+    /// Where backups are made, if anywhere.
+    pub backups: Option<PathBuf>,
     /// Bytes kept back on each of the store's disks, so that a full one can still erase.
     pub reserve: u64,
     pub limits: Limits,
@@ -197,6 +199,7 @@ struct RawData {
     database: PathBuf,
     ledger: PathBuf,
     keyring: PathBuf,
+    backups: Option<PathBuf>,
     reserve: Option<Spanned<String>>,
 }
 
@@ -361,6 +364,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
             trust_domain,
             anchors: anchors(&raw.anchor, folder)?,
         },
+        backups: raw.data.backups.map(path),
         reserve: raw.data.reserve.as_ref().map_or(Ok(DEFAULT_RESERVE), reserve)?,
         limits: limits(&raw.limits)?,
         metrics: raw.metrics.as_ref().map(metrics).transpose()?,

@@ -9,6 +9,7 @@ mod error;
 pub mod hunt;
 pub mod key;
 pub mod keyring;
+pub mod line;
 pub mod locked;
 pub mod mac;
 pub mod note;

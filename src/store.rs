@@ -23,6 +23,7 @@ mod sqlite;
 pub mod state;
 mod tx;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +36,7 @@ use crate::audit::log::Tip;
 use crate::audit::verify::{Batch, Flaw, Head, Verified, Verifier, What};
 use crate::crypto::keyring::{EpochKeys, Keyring};
 use crate::crypto::mac::{Mac, head_mac, verify_head};
-use crate::domain::id::Epoch;
+use crate::domain::id::{Epoch, Generation};
 use crate::domain::time::Clock;
 use reserve::ReserveState;
 pub use state::StateFlaw;
@@ -196,6 +197,12 @@ impl Store {
         self.inner.backend.read(&self.inner.keyring, work)
     }
 
+    /// Copies the database into a new file, while everything goes on; `told` hears how many pages of how many are left, and
+    /// answers whether to go on. The copy is as of its end. On the caller's thread, which must be a plain one.
+    pub fn copy(&self, to: &Path, told: impl FnMut(u64, u64) -> bool + Send + 'static) -> Result<(), StoreError> {
+        self.inner.backend.copy(to, Box::new(told))
+    }
+
     /// A number nobody had before, growing with time: for records, subjects, keys and grants.
     pub fn allocate(&self) -> Result<i64, StoreError> {
         self.inner.backend.allocate()
@@ -260,6 +267,35 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What a copy of a database says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Copied {
+    pub log_entries: u64,
+    /// Of the log's last tree.
+    pub log_root: [u8; 32],
+    pub ledger_line: u64,
+    /// Under which anything in it lies, oldest first.
+    pub epochs: Vec<Epoch>,
+    pub generation: Generation,
+}
+
+/// Reads a copy that nobody holds.
+pub fn copied(database: &Path, keyring: &Keyring) -> Result<Copied, StoreError> {
+    sqlite::read_unheld(database, |reads| {
+        let view = View::new(reads, keyring);
+        let number = |key| Ok(u64::try_from(view.meta_i64(key)?.unwrap_or(0)).unwrap_or(0));
+        let tip = view.audit_tip()?;
+        let epochs: BTreeSet<Epoch> = view.rows_under(None)?.into_iter().map(|under| under.epoch).collect();
+        Ok(Copied {
+            log_entries: tip.entries(),
+            log_root: tip.frontier.root(),
+            ledger_line: number("ledger_applied")?,
+            epochs: epochs.into_iter().collect(),
+            generation: Generation(number("keyring_generation")?),
+        })
+    })
 }
 
 /// Which generation of its keyring a database has seen, as it says; 0 where there is none yet. To be believed only once the

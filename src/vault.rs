@@ -3,6 +3,7 @@
 //! those facts are still what they were (the commit is the linearization point).
 
 mod approval;
+mod backup;
 mod call;
 mod correct;
 mod deliver;
@@ -28,6 +29,7 @@ mod measure;
 mod once;
 mod pause;
 mod receipt;
+mod replay;
 mod report_event;
 mod rewrap;
 mod roster;
@@ -41,6 +43,7 @@ mod sweep;
 mod tokenize;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::audit::entry::{Action, Entry, RefusalCode, RequestId};
@@ -56,6 +59,7 @@ use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
 
 pub use approval::{Gated, Pending, Word};
+pub use backup::{BackupProgress, database_of, digest};
 pub use call::Call;
 pub use correct::Correct;
 pub use deliver::{ConfirmDelivery, Delivery};
@@ -80,6 +84,7 @@ pub use keys::{ListedEpoch, ListedKeys, PostponeEpoch, reseal_on_the_machine};
 pub use log::{Exporting, HeadOf, InclusionProof, KeptYears, LogKeeping, ProofOf, TakeOut, contradiction};
 pub use measure::days;
 pub use receipt::Gone;
+pub use replay::Applied;
 pub use report_event::{ReportEvent, Reported};
 pub use roster::{Welcomes, days_between};
 pub use rotate::{Kept, KeySettings, Progress};
@@ -94,6 +99,7 @@ use call::Draft;
 use in_force::{HeldBack, take_force};
 use lockout::LockOuts;
 use mark::Mark;
+use replay::Origin;
 use roster::Roster;
 
 /// How often a use case starts over when others keep changing what it read.
@@ -112,6 +118,8 @@ pub struct Parts {
     pub limits: Limits,
     pub keys: KeySettings,
     pub log: LogKeeping,
+    /// Where backups are made, if anywhere.
+    pub backups: Option<PathBuf>,
 }
 
 /// The vault; cheap to clone.
@@ -135,11 +143,25 @@ struct Inner {
     /// What those who work beside the vault want the operator to know, by who says it.
     notices: Mutex<BTreeMap<&'static str, String>>,
     held_back: HeldBack,
+    backing_up: backup::BackingUp,
 }
 
 impl Vault {
     /// Takes the store into service: applies what the erasure ledger holds beyond it, then logs the start.
-    pub async fn open(mut parts: Parts) -> Result<Self, Error> {
+    pub async fn open(parts: Parts) -> Result<Self, Error> {
+        Ok(Self::into_service(parts, Origin::Start, &mut |_, _| {}).await?.0)
+    }
+
+    /// The same for a store that came out of a backup; `told` hears how many of how many lines of the ledger are applied.
+    pub async fn restore(parts: Parts, told: &mut dyn FnMut(u64, u64)) -> Result<(Self, Applied), Error> {
+        Self::into_service(parts, Origin::Backup, told).await
+    }
+
+    async fn into_service(
+        mut parts: Parts,
+        origin: Origin,
+        told: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Self, Applied), Error> {
         let mark = parts.store.read(|view| Mark::load(view, parts.clock.as_ref()))?;
         let started_at = parts.clock.now();
         let kept_policies = keep_policies(&parts).await?;
@@ -162,9 +184,10 @@ impl Vault {
             keeper: rotate::Keeper::default(),
             notices: Mutex::default(),
             held_back,
+            backing_up: backup::BackingUp::default(),
         };
         let vault = Self { inner: Arc::new(inner) };
-        vault.replay_ledger().await?;
+        let applied = vault.replay_ledger(origin, told).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {
             let request = vault.new_request();
@@ -175,7 +198,7 @@ impl Vault {
                 vault.log_as("start", entry.refused(RefusalCode::Tampered)).await?;
             }
         }
-        Ok(vault)
+        Ok((vault, applied))
     }
 
     pub fn store(&self) -> &Store {

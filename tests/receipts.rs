@@ -54,10 +54,8 @@ fn check(house: &House, signed: &str, key: &str, token: &str, keys: &[i64]) -> R
     let vault = house.vault();
     let store = vault.store();
     let lines = read_after(&store.paths().ledger, &store.keyring(), receipt.ledger_line - 1).unwrap();
-    assert_eq!(
-        (lines[0].0, lines[0].1.record, lines[0].1.at),
-        (receipt.ledger_line, receipt.record, receipt.online_at)
-    );
+    let told = (lines[0].number, lines[0].entry.record, lines[0].entry.at);
+    assert_eq!(told, (receipt.ledger_line, receipt.record, receipt.online_at));
     receipt
 }
 

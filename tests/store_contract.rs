@@ -17,10 +17,12 @@ use strongroom::domain::id::{
 };
 use strongroom::domain::time::{DAY, SimulatedClock, Timestamp};
 use strongroom::domain::token::TokenDigest;
-use strongroom::domain::vocabulary::{Class, EraseReason, Field, HoldKind};
+use strongroom::domain::vocabulary::{Class, EraseReason, EventKind, Field, HoldKind};
 use strongroom::policy::cube::{Cell, Who};
+use strongroom::policy::facts::Event;
 use strongroom::policy::leaving::Leaving;
-use strongroom::store::ledger::{LedgerEntry, LedgerEvent, read_after};
+use strongroom::policy::retention::Piece;
+use strongroom::store::ledger::{Learned, LedgerEntry, LedgerEvent, Told, read_after};
 use strongroom::store::rows::erasure::{Erased, HoldRow, MonthRow, MonthState, TallyRow};
 use strongroom::store::rows::{
     DekRow, FieldSet, GrantRow, IdempotencyRow, NewIdempotency, RecordRow, SubjectRow, TombstoneRow,
@@ -279,7 +281,7 @@ fn a_closure_that_fails_leaves_nothing_and_sinks_none_of_its_neighbours(backend:
                 tx.insert_record(&record(n))?;
                 tx.insert_dek(&dek(n, n))?;
                 tx.log(entry(1));
-                tx.note_erasure(erasure(n));
+                tx.note(erasure(n));
                 if n % 6 == 0 {
                     // Fails by the store's own judgement: there is such a key already.
                     tx.insert_dek(&dek(n, n))?;
@@ -495,13 +497,14 @@ fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(
     let told = |store: &Store| read_after(&store.paths().ledger, &store.keyring(), 0).unwrap();
     for n in 1..=5 {
         write(&store, move |tx| {
-            tx.note_erasure(erasure(n));
+            tx.note(erasure(n));
             Ok(())
         });
-        assert_eq!(told(&store).last(), Some(&(n.cast_unsigned(), erasure(n))));
+        let line = Told { number: n.cast_unsigned(), first: n.cast_unsigned(), entry: erasure(n) };
+        assert_eq!(told(&store).last(), Some(&line));
         assert_eq!(store.read(|view| view.meta_i64("ledger_applied")).unwrap(), Some(n));
         let failed = store.run_blocking("test", |tx| -> Result<(), StoreError> {
-            tx.note_erasure(erasure(99));
+            tx.note(erasure(99));
             Err(refusal())
         });
         assert!(failed.is_err());
@@ -510,12 +513,30 @@ fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(
     drop(store);
     let store = backend.open().unwrap();
     write(&store, |tx| {
-        tx.note_erasure(LedgerEntry { event: LedgerEvent::Superseded(Revision(2)), ..erasure(6) });
+        tx.note(LedgerEntry { event: superseded(), ..erasure(6) });
+        tx.note(LedgerEntry { event: learned(), ..erasure(7) });
         Ok(())
     });
-    assert_eq!(told(&store).len(), 6);
+    assert_eq!(told(&store).len(), 7);
     let last = read_after(&store.paths().ledger, &store.keyring(), 5).unwrap();
-    assert_eq!((last.len(), last[0].0, &last[0].1.event), (1, 6, &LedgerEvent::Superseded(Revision(2))));
+    let places: Vec<_> = last.iter().map(|line| (line.number, line.first)).collect();
+    assert_eq!(places, [(6, 6), (7, 6)], "written together, they are told as such");
+    let events: Vec<_> = last.into_iter().map(|line| line.entry.event).collect();
+    assert_eq!(events, [superseded(), learned()]);
+    // What was learned stands sealed in its line.
+    let text = std::fs::read_to_string(&store.paths().ledger).unwrap();
+    assert!(text.contains("\"replaced\":[\"phone\"],\"over\":[\"address_lines\"]"), "{text}");
+    assert!(text.contains("\"learned\":\"") && !text.contains("happened") && !text.contains("delivered"), "{text}");
+}
+
+fn superseded() -> LedgerEvent {
+    let (replaced, over) = (vec![Field::Phone], vec![Piece::AddressLines]);
+    LedgerEvent::Superseded { revision: Revision(2), replaced, over }
+}
+
+fn learned() -> LedgerEvent {
+    let (kind, occurred_at, recorded_at) = (EventKind::Delivered, Timestamp(1), Timestamp(2));
+    LedgerEvent::Learned(Box::new(Learned::Happened(Event { kind, ordinal: 0, occurred_at, recorded_at })))
 }
 
 fn a_second_holder_is_refused_until_the_first_is_gone(backend: &dyn Backend) {
@@ -731,7 +752,7 @@ fn an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit(backen
         .map(|n: i64| {
             move |tx: &mut Tx<'_>| {
                 tx.log(entry(1));
-                tx.note_erasure(erasure(n));
+                tx.note(erasure(n));
                 let places = (n, tx.next_entry(), tx.last_line());
                 tx.log(Entry { request: RequestId([u8::try_from(n).unwrap(); 16]), ..entry(0) });
                 if n % 7 == 0 { Err(refusal()) } else { Ok(places) }
@@ -752,7 +773,7 @@ fn an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit(backen
     let lines = read_after(&store.paths().ledger, &keyring, 0).unwrap();
     for (n, place, line) in told {
         assert_eq!(entries[usize::try_from(place).unwrap()].request.0[0], u8::try_from(n).unwrap());
-        assert_eq!(lines[usize::try_from(line).unwrap() - 1], (line, erasure(n)));
+        assert_eq!(lines[usize::try_from(line).unwrap() - 1], Told { number: line, first: 1, entry: erasure(n) });
     }
 }
 

@@ -171,6 +171,10 @@ coded! {
         ResumeSweep = 107 "resume_sweep",
         /// A month of statistics was closed and published.
         CloseMonth = 108 "close_month",
+        /// A copy of the database was made.
+        Backup = 120 "backup",
+        /// An older copy of the database was brought up to date by the erasure ledger, from as many lines of it.
+        Restore = 121 "restore",
     }
 
     /// Why a request was refused. Finer than what the caller is told.
@@ -251,6 +255,8 @@ coded! {
         Held = 80 "held",
         /// The record is not destroyed.
         NotErased = 81 "not_erased",
+        /// The configuration names no folder for backups.
+        NoBackupFolder = 100 "no_backup_folder",
     }
 }
 

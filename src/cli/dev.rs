@@ -94,6 +94,9 @@ pub fn prepare(
         .and_then(|()| mint_missing(&dir.join(CERTS), clock.now()))
         .map_err(|error| failed("cannot mint", &error))?;
     let mut config = load(&dir.join(CONFIG))?;
+    if let Some(backups) = config.backups.as_ref().filter(|backups| !backups.exists()) {
+        make_private(backups).map_err(|error| Failure::io(backups, &error))?;
+    }
     if let Some(address) = listen {
         config.listener.address = address;
     }
@@ -107,12 +110,16 @@ pub fn prepare(
 /// Ours alone, and nobody else's before us.
 fn make_folder(dir: &Path) -> Result<(), Failure> {
     let bad = |error: io::Error| Failure::io(dir, &error);
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(bad)?;
+    make_private(dir).map_err(bad)?;
     if fs::read_dir(dir).map_err(bad)?.next().is_some() && !dir.join(CONFIG).exists() {
         let dir = dir.display();
         return Err(Failure::local(format!("{dir} holds other things: name an empty folder or a new one with --dir")));
     }
     fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(bad)
+}
+
+fn make_private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// A revocation list signed today, and every certificate that is not there yet.
@@ -184,6 +191,7 @@ crls = [\"certs/crl.pem\"]
 database = \"strongroom.db\"
 ledger = \"erasure.ledger\"
 keyring = \"keyring\"
+backups = \"backups\"
 reserve = \"1MiB\"
 
 [root]

@@ -257,6 +257,7 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::EpochInUse
         | R::KeyringNotSaved
         | R::NoNextRoot
+        | R::NoBackupFolder
         | R::RetentionOver
         | R::NotAPolicy
         | R::NotACase

@@ -33,6 +33,7 @@ use crate::rpc::trust::Trust;
 use crate::telemetry;
 use crate::vault::{Confinement, RootStatus, Vault};
 use keeper::Keeper;
+pub(super) use keeper::parts;
 use metrics::{Metrics, measure};
 
 /// Serve the vault over mutual TLS until told to stop.
@@ -71,6 +72,7 @@ A whole configuration (relative paths start at the file's folder):
   database = \"data/strongroom.db\"
   ledger = \"/other-disk/erasure.ledger\"    # better on another device than the database
   keyring = \"/other-disk/keyring\"          # keep copies: all lost = all data lost
+  backups = \"/backups\"                    # where `strongroom backup` copies the database to; must be there; left out: none
   reserve = \"64MiB\"                        # of disk, kept back so that erasing works when it is full; 0: none
 
   [root]

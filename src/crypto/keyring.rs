@@ -46,6 +46,7 @@ struct Secrets {
     idempotency: Key,
     audit: Key,
     page: Key,
+    ledger: Key,
 }
 
 pub struct Keyring {
@@ -298,9 +299,9 @@ impl EpochKeys {
     }
 
     fn held(&self) -> Vec<(String, &Key)> {
-        let Secrets { key, wrap, mac, index, idempotency, audit, page } = &*self.secrets;
-        let keys = [key, wrap, mac, index, idempotency, audit, page];
-        let uses = ["own", "wrap", "mac", "index", "idempotency", "audit", "page"];
+        let Secrets { key, wrap, mac, index, idempotency, audit, page, ledger } = &*self.secrets;
+        let keys = [key, wrap, mac, index, idempotency, audit, page, ledger];
+        let uses = ["own", "wrap", "mac", "index", "idempotency", "audit", "page", "ledger"];
         let number = self.facts.number.0;
         keys.into_iter().zip(uses).map(|(key, use_)| (format!("epoch {number}, {use_} key"), key)).collect()
     }
@@ -340,6 +341,10 @@ impl EpochKeys {
     pub(crate) fn page_key(&self) -> &Key {
         &self.secrets.page
     }
+
+    pub(crate) fn ledger_key(&self) -> &Key {
+        &self.secrets.ledger
+    }
 }
 
 impl Secrets {
@@ -351,6 +356,7 @@ impl Secrets {
             idempotency: key.derive("strongroom/epoch/idempotency"),
             audit: key.derive("strongroom/epoch/audit"),
             page: key.derive("strongroom/epoch/page"),
+            ledger: key.derive("strongroom/epoch/ledger"),
             key,
         }
     }

@@ -37,6 +37,8 @@ pub enum Fault {
     HoldsOff = 58,
     /// Small cells of the statistics are published as they are.
     SmallCells = 59,
+    /// A restored backup serves without the erasure ledger.
+    LedgerUnapplied = 60,
     /// The digest of the store's state does not look at what the rows say.
     StateBlind = 10,
     /// A new epoch is promoted before the copies of the keyring hold it.
@@ -137,6 +139,7 @@ mod with_the_feature {
             "abort-in-destroy" => Some(Fault::AbortInDestroy),
             "early-erasure" => Some(Fault::EarlyErasure),
             "holds-off" => Some(Fault::HoldsOff),
+            "ledger-unapplied" => Some(Fault::LedgerUnapplied),
             "small-cells" => Some(Fault::SmallCells),
             "keys-unlocked" => Some(Fault::KeysUnlocked),
             "no-secret-memory" => Some(Fault::NoSecretMemory),

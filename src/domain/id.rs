@@ -88,6 +88,13 @@ numbers! {
     Generation(u64);
 }
 
+impl Revision {
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// SHA-256 of the policy file a record was collected under.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PolicyVersion(pub [u8; 32]);

@@ -343,6 +343,10 @@ impl Piece {
         }
     }
 
+    pub fn parse(raw: &str) -> Option<Self> {
+        Self::all().find(|piece| piece.as_str() == raw)
+    }
+
     /// The field that it is, or is a part of.
     pub fn field(self) -> Field {
         match self {

@@ -1,14 +1,20 @@
 //! `OperationsService`: vault, reply.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::door::{Door, Rpc};
+use super::identity::Peer;
 use super::proto::{self, operations_service_server::OperationsService};
-use super::status::status;
+use super::status::{identity_refused, status};
 use super::wire;
 use crate::audit::entry::Action;
+use crate::store::StoreError;
+use crate::vault::{BackupProgress, Error};
 
 pub(super) struct Operations {
     door: Arc<Door>,
@@ -25,6 +31,9 @@ macro_rules! rpc {
         Rpc { path: concat!("/strongroom.v1.OperationsService/", stringify!($method)), action: Action::$method }
     };
 }
+
+/// How often a backup's progress is told.
+const TELL: Duration = Duration::from_millis(200);
 
 #[tonic::async_trait]
 impl OperationsService for Operations {
@@ -51,5 +60,46 @@ impl OperationsService for Operations {
         let call = self.door.enter(&request, rpc!(ResumeSweep)).await?;
         let records_due = self.door.vault.resume_sweep(&call).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::ResumeSweepResponse { records_due }))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<proto::BackupResponse, Status>> + Send>>;
+
+    async fn backup(&self, request: Request<proto::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let call = self.door.enter(&request, rpc!(Backup)).await?;
+        let peer = request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(identity_refused)?;
+        let progress = self.door.vault.backup(&call).await.map_err(|error| status(&error))?;
+        let state = (Arc::clone(&self.door), peer, progress, false);
+        let told = futures_util::stream::unfold(state, |(door, peer, mut progress, over)| async move {
+            if over {
+                return None;
+            }
+            if let Err(refused) = door.still_good(&peer) {
+                return Some((Err(refused), (door, peer, progress, true)));
+            }
+            let now = progress.borrow_and_update().clone();
+            let is_copying = matches!(now, BackupProgress::Copying { .. });
+            if is_copying {
+                // Whether it has gone on or not: a caller that waits is told that all is well.
+                let over = progress.wait_for(|now| !matches!(now, BackupProgress::Copying { .. }));
+                let _ = tokio::time::timeout(TELL, over).await;
+            }
+            Some((told(now), (door, peer, progress, !is_copying)))
+        });
+        Ok(Response::new(Box::pin(told)))
+    }
+}
+
+fn told(progress: BackupProgress) -> Result<proto::BackupResponse, Status> {
+    match progress {
+        BackupProgress::Copying { pages, of } => {
+            Ok(proto::BackupResponse { pages_copied: pages, pages: of, ..proto::BackupResponse::default() })
+        }
+        BackupProgress::Done { manifest, dead_after } => Ok(proto::BackupResponse {
+            manifest: manifest.display().to_string(),
+            dead_after: Some(wire::wire_time(dead_after)),
+            ..proto::BackupResponse::default()
+        }),
+        // The log says why.
+        BackupProgress::Failed => Err(status(&Error::Unavailable(StoreError::Refused("the backup failed".to_owned())))),
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn status(error: &Error) -> Status {
         Error::NoNextRoot => {
             (Code::FailedPrecondition, "no next root is configured, or it cannot be used; see the log")
         }
+        Error::NoBackupFolder => (Code::FailedPrecondition, "no folder for backups is configured"),
         Error::ApprovalOver => (Code::FailedPrecondition, "the approval is decided, carried out, or out of time"),
     };
     detailed(code, text, reason(error), None)
@@ -160,6 +161,7 @@ fn reason(error: &Error) -> ErrorReason {
         Error::EpochInUse => ErrorReason::EpochInUse,
         Error::KeyringNotSaved => ErrorReason::KeyringNotSaved,
         Error::NoNextRoot => ErrorReason::NoNextRoot,
+        Error::NoBackupFolder => ErrorReason::NoBackupFolder,
     }
 }
 

@@ -1,38 +1,63 @@
 //! The erasure ledger: an append-only file outside the database that says what was destroyed, so that a restored database
-//! destroys it again before it serves.
+//! destroys it again before it serves; and what else a restored database must not have forgotten (`learned`).
 //!
 //! INVARIANT: an erasure is acknowledged only after its line is on disk; lines are chained (SHA-256) and authenticated under
 //! an epoch's audit subkey, so a line that was altered, dropped or moved is found when the file is opened. One JSON object a
-//! line, so that an auditor can read it; it holds token digests and reasons, never a value.
+//! line, so that an auditor can read it; it holds token digests and reasons, never a value. What was learned lies sealed in its
+//! line, under the epoch that is active then: it goes with that epoch, as the backups do that would need it.
+
+mod learned;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
-use crate::crypto::keyring::Keyring;
+use crate::crypto::entropy::OsEntropy;
+use crate::crypto::keyring::{EpochKeys, Keyring};
+use crate::crypto::line::{open_line, seal_line};
 use crate::crypto::mac::head_mac;
 use crate::crypto::slot::Canonical;
 use crate::domain::fault::{Fault, abort_at};
 use crate::domain::id::{Epoch, Revision, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
-use crate::domain::vocabulary::EraseReason;
+use crate::domain::vocabulary::{EraseReason, Field};
+use crate::policy::retention::Piece;
+pub use learned::Learned;
 
-/// Something destroyed that a restored backup would bring back.
+/// Something that a restored backup would undo.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LedgerEvent {
-    /// The whole record.
+    /// The whole record was destroyed.
     Erased(EraseReason),
-    /// The values of every revision up to this one: the record was corrected.
-    Superseded(Revision),
-    /// A key epoch: no line is vouched for by it any more. The line's record is nobody's.
+    /// The values of every revision up to this one were: the record goes on without what they held of these fields, whose
+    /// values were replaced or dropped, and of these pieces, whose time was over.
+    Superseded { revision: Revision, replaced: Vec<Field>, over: Vec<Piece> },
+    /// A key epoch was: no line is vouched for by it any more. The line's record is nobody's.
     EpochEnded(Epoch),
+    /// A fact was learned. What is not about one record has nobody's for its record.
+    Learned(Box<Learned>),
 }
+
+impl LedgerEvent {
+    /// Whether something went that must not stay in the write-ahead log.
+    pub fn destroys(&self) -> bool {
+        match self {
+            Self::Erased(_) | Self::Superseded { .. } | Self::EpochEnded(_) => true,
+            Self::Learned(_) => false,
+        }
+    }
+}
+
+/// In place of a record, where a line is about none.
+pub const NOBODY: TokenDigest = TokenDigest([0; 16]);
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct LedgerEntry {
@@ -42,23 +67,52 @@ pub struct LedgerEntry {
     pub event: LedgerEvent,
 }
 
+impl LedgerEntry {
+    /// That something was learned; about the record, or nobody's.
+    pub fn learned(tenant: &TenantId, record: TokenDigest, at: Timestamp, learned: Learned) -> Self {
+        Self { at, tenant: tenant.clone(), record, event: LedgerEvent::Learned(Box::new(learned)) }
+    }
+}
+
+/// An entry with its place.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Told {
+    /// From 1.
+    pub number: u64,
+    /// The first line that was written together with it, in one commit: all of those are in a database, or none.
+    pub first: u64,
+    pub entry: LedgerEntry,
+}
+
 /// One line of the file.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Line {
     seq: u64,
+    first: u64,
     at: i64,
     tenant: String,
     record: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    erased: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    superseded: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    epoch_ended: Option<u32>,
+    #[serde(flatten)]
+    event: Event,
     chain: String,
     epoch: u32,
     mac: String,
+}
+
+/// What a line tells, as it lies in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Event {
+    Erased(String),
+    Superseded {
+        revision: u32,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        replaced: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        over: Vec<String>,
+    },
+    EpochEnded(u32),
+    Learned(String),
 }
 
 /// How far a reading has come.
@@ -67,11 +121,6 @@ struct Tip {
     chain: [u8; 32],
     /// The last line's MAC was checked, and so all before it are bound.
     vouched: bool,
-}
-
-struct Checked {
-    tip: Tip,
-    entry: LedgerEntry,
 }
 
 impl Tip {
@@ -108,7 +157,7 @@ impl Ledger {
         sync_folder(path)?;
         let (mut tip, mut whole) = (Tip::START, 0);
         read_lines(&file, &mut |text, bytes| {
-            tip = check_line(text, &tip, keyring)?.tip;
+            tip = check_line(text, &tip, keyring)?.1;
             whole += bytes;
             Ok(())
         })?;
@@ -125,29 +174,15 @@ impl Ledger {
     /// Appends and fsyncs. `DiskFull` leaves the file as it was; after any other error the caller must poison itself, for what
     /// the file holds is unknown until it is reopened.
     pub(super) fn append(&mut self, entries: &[LedgerEntry], keyring: &Keyring) -> Result<u64, StoreError> {
-        let epoch = keyring.active();
         let (mut last, mut chain) = (self.last, self.chain);
+        let first = last + 1;
         let mut text = Vec::new();
         for entry in entries {
             last += 1;
-            chain = link(&chain, last, entry);
-            let (erased, superseded, epoch_ended) = match entry.event {
-                LedgerEvent::Erased(reason) => (Some(reason.as_str().to_owned()), None, None),
-                LedgerEvent::Superseded(revision) => (None, Some(revision.0), None),
-                LedgerEvent::EpochEnded(epoch) => (None, None, Some(epoch.0)),
-            };
-            let line = Line {
-                seq: last,
-                at: entry.at.0,
-                tenant: entry.tenant.as_str().to_owned(),
-                record: hex::encode(entry.record.0),
-                erased,
-                superseded,
-                epoch_ended,
-                chain: hex::encode(chain),
-                epoch: epoch.number().0,
-                mac: hex::encode(head_mac(epoch, &chain).as_bytes()),
-            };
+            let mut line = Line::of(entry, last, first, keyring.active())?;
+            chain = link(&chain, &line);
+            line.chain = hex::encode(chain);
+            line.mac = hex::encode(head_mac(keyring.active(), &chain).as_bytes());
             serde_json::to_writer(&mut text, &line)
                 .map_err(|e| StoreError::io("encoding the erasure ledger", e.into()))?;
             text.push(b'\n');
@@ -172,15 +207,15 @@ impl Ledger {
     }
 }
 
-/// Every entry after `after`, in order, with its number; what a restored database has to apply.
-pub fn read_after(path: &Path, keyring: &Keyring, after: u64) -> Result<Vec<(u64, LedgerEntry)>, StoreError> {
+/// Every entry after `after`, in order; what a restored database has to apply.
+pub fn read_after(path: &Path, keyring: &Keyring, after: u64) -> Result<Vec<Told>, StoreError> {
     let file = File::open(path).map_err(|source| StoreError::io("opening the erasure ledger", source))?;
     let (mut tip, mut found) = (Tip::START, Vec::new());
     read_lines(&file, &mut |text, _| {
-        let checked = check_line(text, &tip, keyring)?;
-        tip = checked.tip;
+        let (line, next) = check_line(text, &tip, keyring)?;
+        tip = next;
         if tip.last > after {
-            found.push((tip.last, checked.entry));
+            found.push(Told { number: line.seq, first: line.first, entry: line.entry(keyring)? });
         }
         Ok(())
     })?;
@@ -201,25 +236,18 @@ fn read_lines(file: &File, each: &mut dyn FnMut(&str, u64) -> Result<(), StoreEr
     }
 }
 
-fn check_line(text: &str, Tip { last, chain, .. }: &Tip, keyring: &Keyring) -> Result<Checked, StoreError> {
-    let broken = || StoreError::Refused(format!("the erasure ledger is broken at its entry {}", last + 1));
+fn broken(at: u64) -> StoreError {
+    StoreError::Refused(format!("the erasure ledger is broken at its entry {at}"))
+}
+
+/// The next line, if it goes on from the tip and is authentic.
+fn check_line(text: &str, Tip { last, chain, .. }: &Tip, keyring: &Keyring) -> Result<(Line, Tip), StoreError> {
+    let broken = || broken(last + 1);
     let line: Line = serde_json::from_str(text).map_err(|_| broken())?;
-    let mut digest = [0; 16];
-    hex::decode_to_slice(&line.record, &mut digest).map_err(|_| broken())?;
-    let event = match (&line.erased, line.superseded, line.epoch_ended) {
-        (Some(reason), None, None) => LedgerEvent::Erased(EraseReason::parse(reason).ok_or_else(broken)?),
-        (None, Some(revision), None) => LedgerEvent::Superseded(Revision(revision)),
-        (None, None, Some(epoch)) => LedgerEvent::EpochEnded(Epoch(epoch)),
-        _ => return Err(broken()),
-    };
-    let entry = LedgerEntry {
-        at: Timestamp(line.at),
-        tenant: line.tenant.parse().map_err(|_| broken())?,
-        record: TokenDigest(digest),
-        event,
-    };
-    let next = link(chain, line.seq, &entry);
-    if line.seq != last + 1 || line.chain != hex::encode(next) || line.record != hex::encode(digest) {
+    let next = link(chain, &line);
+    // One spelling of a line alone: what is not bound does not exist.
+    let is_canonical = serde_json::to_string(&line).is_ok_and(|again| again == text);
+    if line.seq != last + 1 || line.first > line.seq || line.chain != hex::encode(next) || !is_canonical {
         return Err(broken());
     }
     let vouched = match keyring.epoch(Epoch(line.epoch)) {
@@ -228,23 +256,89 @@ fn check_line(text: &str, Tip { last, chain, .. }: &Tip, keyring: &Keyring) -> R
         None if keyring.has_destroyed(Epoch(line.epoch)) => false,
         Some(_) | None => return Err(broken()),
     };
-    Ok(Checked { tip: Tip { last: line.seq, chain: next, vouched }, entry })
+    let tip = Tip { last: line.seq, chain: next, vouched };
+    Ok((line, tip))
 }
 
-fn link(chain: &[u8; 32], seq: u64, entry: &LedgerEntry) -> [u8; 32] {
-    let (kind, detail) = match entry.event {
-        LedgerEvent::Erased(reason) => (1, u64::from(reason.code())),
-        LedgerEvent::Superseded(revision) => (2, u64::from(revision.0)),
-        LedgerEvent::EpochEnded(epoch) => (3, u64::from(epoch.0)),
-    };
+impl Line {
+    /// Without its chain and MAC.
+    fn of(entry: &LedgerEntry, seq: u64, first: u64, epoch: &EpochKeys) -> Result<Self, StoreError> {
+        let (tenant, record) = (entry.tenant.as_str().to_owned(), hex::encode(entry.record.0));
+        let event = match &entry.event {
+            LedgerEvent::Erased(reason) => Event::Erased(reason.as_str().to_owned()),
+            LedgerEvent::Superseded { revision, replaced, over } => Event::Superseded {
+                revision: revision.0,
+                replaced: replaced.iter().map(|field| field.as_str().to_owned()).collect(),
+                over: over.iter().map(|piece| piece.as_str().to_owned()).collect(),
+            },
+            LedgerEvent::EpochEnded(epoch) => Event::EpochEnded(epoch.0),
+            LedgerEvent::Learned(learned) => {
+                let context = context(seq, &tenant, &record);
+                let sealed = seal_line(epoch, &context, &learned.to_bytes(), &OsEntropy);
+                let failed = |_| StoreError::Refused("a fact is too long for the erasure ledger".to_owned());
+                Event::Learned(STANDARD_NO_PAD.encode(sealed.map_err(failed)?))
+            }
+        };
+        let (chain, epoch, mac) = (String::new(), epoch.number().0, String::new());
+        Ok(Self { seq, first, at: entry.at.0, tenant, record, event, chain, epoch, mac })
+    }
+
+    fn entry(&self, keyring: &Keyring) -> Result<LedgerEntry, StoreError> {
+        let broken = || broken(self.seq);
+        let event = match &self.event {
+            Event::Erased(reason) => LedgerEvent::Erased(EraseReason::parse(reason).ok_or_else(broken)?),
+            Event::Superseded { revision, replaced, over } => {
+                let replaced = replaced.iter().map(|name| Field::parse(name)).collect::<Option<_>>();
+                let over = over.iter().map(|name| Piece::parse(name)).collect::<Option<_>>();
+                let (Some(replaced), Some(over)) = (replaced, over) else { return Err(broken()) };
+                LedgerEvent::Superseded { revision: Revision(*revision), replaced, over }
+            }
+            Event::EpochEnded(epoch) => LedgerEvent::EpochEnded(Epoch(*epoch)),
+            Event::Learned(sealed) => {
+                let epoch = keyring.epoch(Epoch(self.epoch)).ok_or_else(|| {
+                    StoreError::Refused(format!(
+                        "the erasure ledger's entry {} can be read no more: its epoch was destroyed, and with it every \
+                         backup that would need it",
+                        self.seq
+                    ))
+                })?;
+                let sealed = STANDARD_NO_PAD.decode(sealed).map_err(|_| broken())?;
+                let opened = open_line(epoch, &context(self.seq, &self.tenant, &self.record), &sealed);
+                let learned = opened.ok().and_then(|bytes| Learned::from_bytes(&bytes)).ok_or_else(broken)?;
+                LedgerEvent::Learned(Box::new(learned))
+            }
+        };
+        let mut digest = [0; 16];
+        hex::decode_to_slice(&self.record, &mut digest).map_err(|_| broken())?;
+        let tenant = self.tenant.parse().map_err(|_| broken())?;
+        Ok(LedgerEntry { at: Timestamp(self.at), tenant, record: TokenDigest(digest), event })
+    }
+}
+
+/// The place of what lies sealed in a line.
+fn context(seq: u64, tenant: &str, record: &str) -> Canonical {
+    Canonical::new("strongroom/ledger/learned").u64(seq).bytes(tenant.as_bytes()).bytes(record.as_bytes())
+}
+
+fn link(chain: &[u8; 32], line: &Line) -> [u8; 32] {
     let bytes = Canonical::new("strongroom/ledger")
         .bytes(chain)
-        .u64(seq)
-        .i64(entry.at.0)
-        .bytes(entry.tenant.as_str().as_bytes())
-        .bytes(&entry.record.0)
-        .u8(kind)
-        .u64(detail);
+        .u64(line.seq)
+        .u64(line.first)
+        .i64(line.at)
+        .bytes(line.tenant.as_bytes())
+        .bytes(line.record.as_bytes());
+    let list = |bytes: Canonical, names: &[String]| {
+        names.iter().fold(bytes.u64(names.len() as u64), |bytes, name| bytes.bytes(name.as_bytes()))
+    };
+    let bytes = match &line.event {
+        Event::Erased(reason) => bytes.u8(1).bytes(reason.as_bytes()),
+        Event::Superseded { revision, replaced, over } => {
+            list(list(bytes.u8(2).u64(u64::from(*revision)), replaced), over)
+        }
+        Event::EpochEnded(epoch) => bytes.u8(3).u64(u64::from(*epoch)),
+        Event::Learned(sealed) => bytes.u8(4).bytes(sealed.as_bytes()),
+    };
     Sha256::digest(bytes.as_bytes()).into()
 }
 

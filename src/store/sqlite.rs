@@ -23,7 +23,7 @@ use super::{Flags, StoreError, StorePaths};
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, planted};
 use crate::domain::time::Clock;
-use writer::Writer;
+use writer::{Copy, Writer};
 
 /// Before this version a WAL could be corrupted by a checkpoint racing a writer.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -87,6 +87,20 @@ impl Sqlite {
 
     pub(super) fn truncate_log(&self) -> Result<oneshot::Receiver<Result<bool, StoreError>>, StoreError> {
         self.writer.truncate_log()
+    }
+
+    /// Copies the database into a new file beside the running writer; answers when the copy is whole and on disk.
+    pub(super) fn copy(&self, to: &Path, told: Box<dyn FnMut(u64, u64) -> bool + Send>) -> Result<(), StoreError> {
+        create_private(to)?;
+        let (answer, copied) = oneshot::channel();
+        self.writer.copy(Copy { to: to.to_owned(), told, answer })?;
+        copied.blocking_recv().map_err(|_| StoreError::Closed)??;
+        // One file without a log beside it, until it is a store again.
+        let statement = "settle_copy";
+        let copy = Connection::open(to).map_err(|source| sql(statement, source))?;
+        copy.execute_batch("PRAGMA journal_mode=DELETE").map_err(|source| sql(statement, source))?;
+        drop(copy);
+        File::open(to).and_then(|file| file.sync_all()).map_err(|source| StoreError::io("writing the copy", source))
     }
 
     pub(super) fn allocate(&self) -> Result<i64, StoreError> {

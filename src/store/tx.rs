@@ -273,7 +273,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Appends to the erasure ledger, durably before the commit of this transaction.
-    pub fn note_erasure(&mut self, entry: LedgerEntry) {
+    pub fn note(&mut self, entry: LedgerEntry) {
         self.ledger.push(entry);
     }
 

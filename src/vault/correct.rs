@@ -36,10 +36,28 @@ pub struct Correct {
 /// The next revision, ready to be written.
 pub(crate) struct Prepared {
     pub(crate) record: RecordRow,
+    /// What the old revision's key opened, and no key opens any more.
+    gone: Gone,
     dek: DekRow,
     parts: Vec<(u8, Vec<u8>)>,
     dropped: Vec<Field>,
     index: Vec<IndexRow>,
+}
+
+/// Fields whose values are replaced or dropped, and pieces whose time is over.
+struct Gone {
+    replaced: Vec<Field>,
+    over: Vec<Piece>,
+}
+
+/// What becomes of a record in its next revision.
+pub(crate) struct Next<'a> {
+    pub(crate) revision: Revision,
+    /// What it holds then, but for what is over.
+    pub(crate) fields: FieldSet,
+    /// The values of some of them; the others stay as they are.
+    pub(crate) given: &'a [FieldValue],
+    pub(crate) over: Vec<Piece>,
 }
 
 impl Vault {
@@ -126,8 +144,12 @@ impl Vault {
         if let Err(kind) = clear(view, &loaded.row, EraseReason::Controller)? {
             return Err(Error::Held(kind));
         }
-        let fields = self.fields_after(loaded, ask)?;
-        Ok(self.next_revision(view, loaded, fields, &ask.fields, self.inner.mark.tick(self.clock()))?)
+        let (fields, over) = (self.fields_after(loaded, ask)?, loaded.ripe(self.inner.mark.tick(self.clock())));
+        Ok(self.next_revision(
+            view,
+            loaded,
+            Next { revision: loaded.row.revision.next(), fields, given: &ask.fields, over },
+        )?)
     }
 
     /// The fields the next revision holds, if the class may hold each and something is left.
@@ -157,20 +179,19 @@ impl Vault {
         Ok(fields)
     }
 
-    /// The record with these fields, sealed anew: the values `given`, the others as they are; what is over by `mark` stays behind.
+    /// The record in its next revision, sealed anew under a key of its own.
     pub(crate) fn next_revision(
         &self,
         view: &View<'_>,
         loaded: &Loaded,
-        fields: FieldSet,
-        given: &[FieldValue],
-        mark: Timestamp,
+        next: Next<'_>,
     ) -> Result<Prepared, StoreError> {
         let old_key = loaded.key(view)?;
-        let ripe = if planted(Fault::StageKept) { Vec::new() } else { loaded.ripe(mark) };
-        let fields = ripe.iter().fold(fields, |fields, piece| fields.without_piece(*piece));
+        let Next { revision, given, over, .. } = next;
+        let over = if planted(Fault::StageKept) { Vec::new() } else { over };
+        let fields = over.iter().fold(next.fields, |fields, piece| fields.without_piece(*piece));
         let record = RecordRow {
-            revision: Revision(loaded.row.revision.0.saturating_add(1)),
+            revision,
             dek: DekId(self.store().allocate()?),
             fields,
             due: next_due(&loaded.due, &loaded.stages, fields),
@@ -192,7 +213,7 @@ impl Vault {
                 Some(value) => value,
                 None => {
                     kept = match loaded.open_field(view, &old_key, field, &Why::Reseal)? {
-                        Some(FieldValue::Address(address)) if ripe.contains(&Piece::AddressLines) => {
+                        Some(FieldValue::Address(address)) if over.contains(&Piece::AddressLines) => {
                             FieldValue::Address(address.without_lines())
                         }
                         Some(value) => value,
@@ -204,13 +225,24 @@ impl Vault {
             parts.push(sealed(Part::Field(field), &value.to_bytes())?);
             index.extend(self.indexed(view.keyring(), &record, std::slice::from_ref(value))?);
         }
-        let dropped = loaded.row.fields.iter().filter(|field| !fields.holds(*field)).collect();
-        Ok(Prepared { record, dek, parts, dropped, index })
+        let dropped: Vec<Field> = loaded.row.fields.iter().filter(|field| !fields.holds(*field)).collect();
+        let replaced = given.iter().map(FieldValue::field).filter(|field| loaded.row.fields.holds(*field));
+        let is_over = |field: &Field| over.contains(&Piece::Whole(*field));
+        let replaced = replaced.chain(dropped.iter().copied().filter(|field| !is_over(field))).collect();
+        Ok(Prepared { record, gone: Gone { replaced, over }, dek, parts, dropped, index })
     }
 }
 
 /// Puts the next revision in the place of the one it was made from, whose key is destroyed in the same commit.
 pub(crate) fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Timestamp) -> Result<(), StoreError> {
+    let Gone { replaced, over } = &next.gone;
+    let event = LedgerEvent::Superseded { revision: old.revision, replaced: replaced.clone(), over: over.clone() };
+    tx.note(LedgerEntry { at: now, tenant: old.tenant.clone(), record: old.digest, event });
+    replace_noted(tx, old, next)
+}
+
+/// `replace` for what the ledger already tells of.
+pub(crate) fn replace_noted(tx: &Tx<'_>, old: &RecordRow, next: &Prepared) -> Result<(), StoreError> {
     tx.update_record(&next.record)?;
     tx.delete_dek(old.dek)?;
     tx.insert_dek(&next.dek)?;
@@ -221,12 +253,5 @@ pub(crate) fn replace(tx: &mut Tx<'_>, old: &RecordRow, next: &Prepared, now: Ti
         tx.delete_sealed(old.id, part_code(Part::Field(*field)))?;
     }
     tx.delete_index_of(old.id)?;
-    next.index.iter().try_for_each(|row| tx.insert_index(row))?;
-    tx.note_erasure(LedgerEntry {
-        at: now,
-        tenant: old.tenant.clone(),
-        record: old.digest,
-        event: LedgerEvent::Superseded(old.revision),
-    });
-    Ok(())
+    next.index.iter().try_for_each(|row| tx.insert_index(row))
 }

@@ -16,6 +16,7 @@ use crate::domain::vocabulary::{EventKind, Field, Outcome, Purpose};
 use crate::policy::facts::Event;
 use crate::policy::release::decide;
 use crate::policy::retention::{Piece, Policy};
+use crate::store::ledger::{Learned, LedgerEntry};
 use crate::store::rows::{GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -124,15 +125,18 @@ impl Vault {
             }
             let changed = self.delivered(&found, ask.delivered_at, now)?;
             let row = once.row(found.loaded.row.id, found.loaded.row.digest, vec![1], now)?;
-            let (entry, grant) = (draft.done(), found.grant);
+            let (entry, grant, record) = (draft.done(), found.grant, found.loaded.row);
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
                 end_grant(tx, grant.id, now)?;
                 // The parcel is at its door: no other carrier's grant for it outlives that.
                 end_grants(tx, grant.record, EventKind::Delivered, grant.parcel, now)?;
-                if let Some(record) = &changed {
+                if let Some((record, _)) = &changed {
                     tx.update_record(record)?;
                 }
+                let news =
+                    changed.as_ref().map_or(Learned::GrantEnded(grant.id), |(_, event)| Learned::Happened(*event));
+                tx.note(LedgerEntry::learned(&record.tenant, record.digest, now, news));
                 tx.log(entry.clone());
                 Ok(())
             };
@@ -147,7 +151,7 @@ impl Vault {
 
     /// The record's row with the delivery among its facts. `None`: the grant ends and nothing else changes, because the record
     /// is due, or the shop has spoken of this parcel's delivery already (its word counts), or no more events fit.
-    fn delivered(&self, found: &Granted, told: Timestamp, now: Timestamp) -> Result<Option<RecordRow>, Error> {
+    fn delivered(&self, found: &Granted, told: Timestamp, now: Timestamp) -> Result<Option<(RecordRow, Event)>, Error> {
         let (grant, loaded) = (&found.grant, &found.loaded);
         if loaded.is_due(now) || loaded.facts.when(EventKind::Delivered, grant.parcel).is_some() {
             return Ok(None);
@@ -158,8 +162,8 @@ impl Vault {
         let latest = grant.not_after.min(now);
         let occurred_at = told.min(latest).max(earliest);
         let event = Event { kind: EventKind::Delivered, ordinal: grant.parcel, occurred_at, recorded_at: now };
-        match self.with_event(loaded, event) {
-            Ok((row, _)) => Ok(Some(row)),
+        match self.with_event(loaded, event, self.inner.mark.tick(self.clock())) {
+            Ok((row, _)) => Ok(Some((row, event))),
             Err(Error::Invalid(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -76,7 +76,7 @@ pub(crate) struct Told {
 /// Destroys the record within `tx`, by the ledger's line that the same commit waits for, and logs it.
 pub(crate) fn destroy(tx: &mut Tx<'_>, cleared: Cleared<'_>, told: Told) -> Result<(), StoreError> {
     let Cleared { record, reason } = cleared;
-    tx.note_erasure(LedgerEntry {
+    tx.note(LedgerEntry {
         at: told.at,
         tenant: record.tenant.clone(),
         record: record.digest,

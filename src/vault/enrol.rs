@@ -13,6 +13,7 @@ use crate::domain::id::{CallerName, TenantId};
 use crate::domain::time::Timestamp;
 use crate::policy::approval::Verb;
 use crate::policy::enrolment::{Enrolment, MAX_SUSPENDED, Pins, Standing};
+use crate::store::ledger::{Learned, LedgerEntry, NOBODY};
 use crate::store::{Store, StoreError, Tx};
 
 /// Whom a request of an administrator is about; of the administrator's own tenant.
@@ -268,6 +269,7 @@ pub fn enrol_on_the_machine(
                 Some(_) => tx.update_enrolment(&enrolment)?,
             }
             let tenant: &TenantId = &enrolment.id.tenant;
+            tx.note(LedgerEntry::learned(tenant, NOBODY, now, Learned::Caller(Box::new(enrolment.clone()))));
             let draft = Draft::by_vault(tenant, request, Action::EnrolCaller, now);
             tx.log(draft.whom(whom(&enrolment.id, None)).done());
         }

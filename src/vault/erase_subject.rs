@@ -32,6 +32,7 @@ use crate::domain::token::{Token, TokenDigest};
 use crate::domain::vocabulary::{Class, EraseReason, EventKind, HoldKind};
 use crate::policy::hold::stands_against;
 use crate::policy::leaving::Leaving;
+use crate::store::ledger::{Learned, LedgerEntry, NOBODY};
 use crate::store::rows::{IdempotencyRow, RecordRow, SubjectRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -215,6 +216,7 @@ impl Vault {
                 return Err(StoreError::Raced);
             }
             tx.update_subject(&row)?;
+            tx.note(LedgerEntry::learned(&row.tenant, NOBODY, now, Learned::Leaving(id, leaving)));
             tx.log(entry.clone());
             Ok(())
         };

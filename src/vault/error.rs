@@ -42,6 +42,8 @@ pub enum Error {
     KeyringNotSaved,
     #[error("no next root key can be used")]
     NoNextRoot,
+    #[error("no folder for backups is configured")]
+    NoBackupFolder,
     #[error("the approval is decided, used or out of time")]
     ApprovalOver,
 }

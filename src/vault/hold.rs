@@ -21,6 +21,7 @@ use crate::domain::time::{DAY, Timestamp};
 use crate::domain::token::{Token, TokenDigest};
 use crate::domain::vocabulary::HoldKind;
 use crate::policy::approval::Verb;
+use crate::store::ledger::{Learned, LedgerEntry, NOBODY};
 use crate::store::rows::SubjectRow;
 use crate::store::rows::erasure::HoldRow;
 use crate::store::{StoreError, Tx, View};
@@ -161,6 +162,7 @@ impl Vault {
             }
             tx.insert_hold(&hold)?;
             count_holds(tx, hold.subject, 1)?;
+            tx.note(LedgerEntry::learned(&hold.tenant, NOBODY, now, placed(&hold, record.map(|_| digest))));
             tx.log(entry.clone());
             Ok(())
         };
@@ -204,6 +206,8 @@ impl Vault {
                 Gate::Closed(error) => Ok(Err(error)),
                 Gate::Agreed(agreed) => {
                     count_holds(tx, hold.subject, -1)?;
+                    let lifted = Learned::HoldLifted { id: hold.id, lifted_at: now };
+                    tx.note(LedgerEntry::learned(&hold.tenant, NOBODY, now, lifted));
                     tx.update_hold(&HoldRow { reference: Vec::new(), lifted_at: Some(now), ..hold })?;
                     tx.log(draft.clone().under(agreed.story()).done());
                     Ok(Ok(Gated::Done(now)))
@@ -239,6 +243,18 @@ impl Vault {
         let opened = opened.map_err(unopened("hold"))?;
         let text = std::str::from_utf8(opened.expose()).map_err(|_| StoreError::Tampered { table: "hold" })?;
         Ok(HoldShown { row, case: Some(Zeroizing::new(text.to_owned())) })
+    }
+}
+
+fn placed(hold: &HoldRow, record: Option<TokenDigest>) -> Learned {
+    Learned::HoldPlaced {
+        subject: hold.subject,
+        record,
+        id: hold.id,
+        kind: hold.kind,
+        reference: hold.reference.clone(),
+        placed_by: hold.placed_by.clone(),
+        placed_at: hold.placed_at,
     }
 }
 

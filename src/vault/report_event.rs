@@ -15,6 +15,7 @@ use crate::domain::time::{DAY, MINUTE, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::EventKind;
 use crate::policy::facts::Event;
+use crate::store::ledger::{Learned, LedgerEntry};
 use crate::store::rows::RecordRow;
 use crate::store::{StoreError, Tx};
 
@@ -72,7 +73,7 @@ impl Vault {
                 occurred_at: plausible(ask.occurred_at, now, &loaded)?,
                 recorded_at: now,
             };
-            let (record, after) = self.with_event(&loaded, event)?;
+            let (record, after) = self.with_event(&loaded, event, self.inner.mark.tick(self.clock()))?;
             let entry = draft.done();
             if self.write_event(&once, record, event, entry).await? {
                 return Ok(after);
@@ -81,14 +82,19 @@ impl Vault {
         Err(Error::Unavailable(StoreError::Raced))
     }
 
-    /// The record's row with one more event among its facts, and when it is due then.
-    pub(crate) fn with_event(&self, loaded: &Loaded, event: Event) -> Result<(RecordRow, Reported), Error> {
+    /// The record's row with one more event among its facts, and when it is due then; what was over by `mark` stays over.
+    pub(crate) fn with_event(
+        &self,
+        loaded: &Loaded,
+        event: Event,
+        mark: Timestamp,
+    ) -> Result<(RecordRow, Reported), Error> {
         let mut facts = loaded.facts.clone();
         facts.record(event).map_err(|_| Error::invalid("kind", FieldReason::TooMany))?;
         let policy = self.policy_of(&loaded.row)?;
         let due = self.due_of(&loaded.row, &loaded.subject, &facts)?.ok_or(Error::Tampered { table: "record" })?;
-        // What is over stays over, even if the event would have held it up: it came too late for that.
-        let ripe = loaded.ripe(self.inner.mark.tick(self.clock()));
+        // Even if the event would have held it up: it came too late for that.
+        let ripe = loaded.ripe(mark);
         let fields = ripe.iter().fold(loaded.row.fields, |fields, piece| fields.with_over(*piece));
         let next = next_due(&due, &policy.stages(&facts), fields);
         let next = if ripe.is_empty() { next } else { next.min(loaded.row.due) };
@@ -105,6 +111,7 @@ impl Vault {
             tx.insert_idempotency(&row)?;
             tx.update_record(&record)?;
             end_grants(tx, record.id, event.kind, event.ordinal, now)?;
+            tx.note(LedgerEntry::learned(&record.tenant, record.digest, now, Learned::Happened(event)));
             tx.log(entry.clone());
             Ok(())
         };

@@ -13,6 +13,7 @@ use crate::domain::caller::{Caller, CallerId, CertificateHash};
 use crate::domain::id::TenantId;
 use crate::domain::time::{DAY, SECOND, Timestamp};
 use crate::policy::enrolment::{Enrolment, Unwelcome};
+use crate::store::ledger::{Learned, LedgerEntry, NOBODY};
 use crate::store::{Store, StoreError, Tx};
 
 /// How long before a certificate runs out somebody is told.
@@ -56,7 +57,7 @@ impl Roster {
     }
 
     /// Takes a committed change in; of two, the later stays, whichever comes first.
-    fn apply(&self, enrolment: Enrolment) {
+    pub(crate) fn apply(&self, enrolment: Enrolment) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut callers = HashMap::clone(&self.callers.load());
         let path = enrolment.id.to_string();
@@ -176,7 +177,20 @@ impl Vault {
         let vault = self.clone();
         // SECURITY: a task of its own, since a caller that hangs up would otherwise keep a suspension out of memory.
         let change = tokio::spawn(async move {
-            let (answer, changed) = vault.store().run(name, write).await?;
+            let now = vault.now();
+            let noted = move |tx: &mut Tx<'_>| {
+                let (answer, changed) = write(tx)?;
+                if let Some(enrolment) = &changed {
+                    tx.note(LedgerEntry::learned(
+                        &enrolment.id.tenant,
+                        NOBODY,
+                        now,
+                        Learned::Caller(Box::new(enrolment.clone())),
+                    ));
+                }
+                Ok((answer, changed))
+            };
+            let (answer, changed) = vault.store().run(name, noted).await?;
             if let Some(enrolment) = changed {
                 vault.inner.roster.apply(enrolment);
             }

@@ -31,8 +31,7 @@ use crate::crypto::rotation::{Left, Postponed, Schedule, Step, plan};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::Epoch;
 use crate::domain::time::Timestamp;
-use crate::domain::token::TokenDigest;
-use crate::store::ledger::{LedgerEntry, LedgerEvent};
+use crate::store::ledger::{LedgerEntry, LedgerEvent, NOBODY};
 use crate::store::rows::{IdempotencyRow, Row as _};
 use crate::store::{StoreError, Tx, View};
 
@@ -330,10 +329,10 @@ const DOOMED: &str = "epoch_doomed";
 pub(super) fn doom(tx: &mut Tx<'_>, epoch: Epoch, receipts: Vec<Entry>, now: Timestamp) -> Result<(), StoreError> {
     tx.set_meta_i64(DOOMED, epoch.0.into())?;
     if let Some(receipt) = receipts.first() {
-        tx.note_erasure(LedgerEntry {
+        tx.note(LedgerEntry {
             at: now,
             tenant: receipt.tenant.clone(),
-            record: TokenDigest([0; 16]),
+            record: NOBODY,
             event: LedgerEvent::EpochEnded(epoch),
         });
     }

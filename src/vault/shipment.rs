@@ -17,6 +17,7 @@ use crate::domain::time::{DAY, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{EventKind, Field};
 use crate::policy::retention::Piece;
+use crate::store::ledger::{Learned, LedgerEntry};
 use crate::store::rows::{DekRow, GrantRow, RecordRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -145,10 +146,11 @@ impl Vault {
                 return Ok(());
             }
             let row = once.row(loaded.row.id, loaded.row.digest, vec![1], now)?;
-            let entry = draft.done();
+            let (entry, record) = (draft.done(), loaded.row);
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
                 end_grant(tx, grant.id, now)?;
+                tx.note(LedgerEntry::learned(&record.tenant, record.digest, now, Learned::GrantEnded(grant.id)));
                 tx.log(entry.clone());
                 Ok(())
             };

@@ -3,7 +3,7 @@
 //! destroyed in the same commit, with a line in the ledger. A piece that was over is never held again.
 
 use super::call::Draft;
-use super::correct::{Prepared, replace};
+use super::correct::{Next, Prepared, replace};
 use super::destroy::clear;
 use super::loaded::Loaded;
 use super::pause::save_window;
@@ -44,7 +44,8 @@ impl Vault {
         if ripe.is_empty() {
             return Ok(None);
         }
-        let next = self.next_revision(view, loaded, loaded.row.fields, &[], mark)?;
+        let (revision, fields) = (loaded.row.revision.next(), loaded.row.fields);
+        let next = self.next_revision(view, loaded, Next { revision, fields, given: &[], over: ripe.clone() })?;
         let draft = Draft::by_vault(&loaded.row.tenant, self.new_request(), Action::Stage, mark);
         let outcomes = ripe.iter().map(|piece| (piece.field(), Outcome::Expired)).collect();
         let entry = draft.about(loaded.row.class, Some(loaded.tag)).outcomes(outcomes).done();

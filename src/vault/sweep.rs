@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::call::Draft;
-use super::destroy::{Told, clear, destroy, destroy_noted};
+use super::destroy::{Told, clear, destroy};
 use super::hold::HISTORY;
-use super::loaded::{Found, Loaded};
+use super::loaded::Loaded;
 use super::once::WINDOW;
 use super::pause::save_window;
 use super::stage::{STAGED, Staged};
@@ -19,7 +19,6 @@ use crate::domain::time::{MINUTE, SECOND, Timestamp};
 use crate::domain::vocabulary::EraseReason;
 use crate::policy::forecast::Window;
 use crate::policy::retention::{self, DueReason};
-use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
 use crate::store::rows::erasure::TallyRow;
 use crate::store::{StoreError, Tx};
@@ -226,46 +225,6 @@ impl Vault {
     /// Due records that were altered outside the vault and so cannot be judged.
     pub(crate) fn tampered(&self) -> BTreeSet<RecordId> {
         self.inner.sweeper.tampered.lock().map(|set| set.clone()).unwrap_or_default()
-    }
-
-    /// Destroys again what the ledger says was destroyed and this store, an older copy, brought back.
-    pub(crate) async fn replay_ledger(&self) -> Result<(), Error> {
-        let applied = self.store().read(|view| view.meta_i64("ledger_applied"))?.unwrap_or(0);
-        let applied = u64::try_from(applied).unwrap_or(0);
-        let pending = read_after(&self.store().paths().ledger, &self.keyring(), applied)?;
-        let Some((last, _)) = pending.last() else { return Ok(()) };
-        let last = i64::try_from(*last).unwrap_or(i64::MAX);
-        tracing::warn!(entries = pending.len(), "the erasure ledger is ahead of the database; applying it");
-        let now = self.now();
-        for (number, line) in &pending {
-            // A superseded revision's line destroys nothing here: if the correction's commit was lost in a crash, the old
-            // values are the only ones there are, and nobody was told otherwise.
-            let LedgerEvent::Erased(reason) = line.event else { continue };
-            let counted = reason == EraseReason::Desensitized;
-            if counted {
-                self.begin_month(&line.tenant, line.at).await?;
-            }
-            let found = self.store().read(|view| match self.find(view, &line.record, now)? {
-                Found::Live(loaded) => {
-                    let tally = counted.then(|| self.one_more(view, &loaded, line.at)).flatten();
-                    Ok(Some((tally, loaded)))
-                }
-                Found::Erased(_) | Found::Unknown => Ok(None),
-            })?;
-            let Some((tally, loaded)) = found else { continue };
-            let draft = Draft::by_vault(&loaded.row.tenant, self.new_request(), Action::ReplayLedger, now);
-            let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-            let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
-            // It went when the ledger says, whenever this copy hears of it.
-            let (at, in_backups_by) = (line.at, self.in_backups_by(line.at));
-            let told = Told { at, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
-            let (record, number) = (loaded.row, *number);
-            let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
-            self.store().run("replay_ledger", write).await?;
-        }
-        self.store().run("ledger_applied", move |tx| tx.set_meta_i64("ledger_applied", last)).await?;
-        self.truncate_log().await?;
-        Ok(())
     }
 
     fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {

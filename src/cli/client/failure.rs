@@ -209,6 +209,7 @@ fn advice(reason: ErrorReason) -> &'static str {
         R::KeyringNotSaved => {
             "a place of the keyring cannot be written; `strongroom keys list` shows the copies, the server's log says why"
         }
+        R::NoBackupFolder => "name a folder as `backups` in [data] of the server's configuration, and restart it",
         R::NoNextRoot => {
             "name a usable [next_root] in the server's configuration and restart it; its log says what is wrong"
         }

@@ -101,8 +101,8 @@ pub(super) fn needs(config: &Config) -> Needs {
     let written =
         [&config.store.database, &config.store.ledger, &config.keyring].into_iter().chain(&config.keys.places.copies);
     // A log that was rotated away is made anew under its name.
-    let write =
-        written.chain(&config.log.file).chain(&config.audit.witness_file).flat_map(|path| folders(path)).collect();
+    let written = written.chain(&config.log.file).chain(&config.audit.witness_file).flat_map(|path| folders(path));
+    let write = written.chain(config.backups.clone()).collect();
     let bind = [config.listener.address].into_iter().chain(config.metrics).map(|address| address.port()).collect();
     let witness = config.audit.witness_url.iter().filter_map(|url| reqwest::Url::parse(url).ok());
     connect.extend(witness.filter_map(|url| url.port_or_known_default()));

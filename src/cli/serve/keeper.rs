@@ -177,18 +177,7 @@ impl Keeper {
         if let Some(path) = &config.audit.witness_file {
             witness::check(path, &store)?;
         }
-        let parts = Parts {
-            store,
-            policies: config.policies.clone(),
-            serial_patterns: config.serial_patterns.clone(),
-            clock: Arc::clone(&self.clock),
-            entropy: Arc::new(OsEntropy),
-            root,
-            limits: config.limits.clone(),
-            keys: config.keys.clone(),
-            log: config.audit.keeping.clone(),
-        };
-        let vault = blocking(Vault::open(parts))?;
+        let vault = blocking(Vault::open(parts(config, store, Arc::clone(&self.clock), root)))?;
         if !vault.has_callers() {
             tracing::warn!(
                 "nobody is enrolled, so nobody comes in; `strongroom callers enrol --config FILE` enrols the first"
@@ -323,6 +312,22 @@ impl Keeper {
         };
         open.beside.push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
         Ok(())
+    }
+}
+
+/// What a vault of this configuration is made of.
+pub fn parts(config: &Config, store: Store, clock: Arc<dyn Clock>, root: RootStatus) -> Parts {
+    Parts {
+        store,
+        policies: config.policies.clone(),
+        serial_patterns: config.serial_patterns.clone(),
+        clock,
+        entropy: Arc::new(OsEntropy),
+        root,
+        limits: config.limits.clone(),
+        keys: config.keys.clone(),
+        log: config.audit.keeping.clone(),
+        backups: config.backups.clone(),
     }
 }
 

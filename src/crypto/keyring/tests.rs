@@ -180,11 +180,11 @@ fn an_authentic_file_without_a_sound_list_of_epochs_is_refused() {
 fn every_use_of_every_epoch_has_its_own_key() {
     let keyring = Fixture::new().two_epochs();
     let uses = |epoch: &EpochKeys| {
-        let Secrets { key, wrap, mac, index, idempotency, audit, page } = &*epoch.secrets;
-        [key, wrap, mac, index, idempotency, audit, page].map(|key| *key.expose())
+        let Secrets { key, wrap, mac, index, idempotency, audit, page, ledger } = &*epoch.secrets;
+        [key, wrap, mac, index, idempotency, audit, page, ledger].map(|key| *key.expose())
     };
     let distinct: HashSet<[u8; 32]> = keyring.epochs().flat_map(uses).collect();
-    assert_eq!(distinct.len(), 14);
+    assert_eq!(distinct.len(), 16);
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! and are answered as what they are: it is full (`store::reserve` tells who may still write), or another process holds the
 //! database's write lock. A commit is made under one keyring, and keyrings change between commits.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -37,16 +39,30 @@ use crate::store::{Flags, HeadStamp, StoreError, StorePaths, rows::MetaRow};
 const GROUP: usize = 512;
 /// How many may wait; past it the store answers at once that it cannot.
 const QUEUE: usize = 8_192;
+/// Pages of 4 KiB that are copied between two commits: well under a millisecond.
+const COPIED_AT_ONCE: i32 = 64;
 /// How often, and how far apart, a commit is begun while another process holds the write lock. Two such waits, one in the queue
 /// and one's own, are within the second in which a refusal is promised.
 const BEGINS: usize = 80;
 const BEGIN_AGAIN: Duration = Duration::from_millis(5);
 
+/// More numbers than are given out between a backup and the loss of what came after it.
+const LOST_NUMBERS: i64 = 1 << 40;
+
 enum Job {
     Work(Box<dyn Work>),
+    Copy(Copy),
     /// From here on by this keyring.
     Adopt(Arc<Keyring>, Box<dyn Work>),
     TruncateLog(oneshot::Sender<Result<bool, StoreError>>),
+}
+
+/// A copy of the database to be made.
+pub(super) struct Copy {
+    pub to: PathBuf,
+    /// Hears how many pages of how many are left; answers whether to go on.
+    pub told: Box<dyn FnMut(u64, u64) -> bool + Send>,
+    pub answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// A closure with the place its answer goes to.
@@ -115,48 +131,27 @@ impl Writer {
         clock: Arc<dyn Clock>,
         flags: Arc<Flags>,
     ) -> Result<Self, StoreError> {
-        let keyring = shared.load_full();
-        let ledger = Ledger::open(&paths.ledger, &keyring)?;
-        let reserve = Reserve::open(paths, reserve)?;
         let poison = Arc::new(OnceLock::new());
-        let Recovered { tip, sums, adopted, bound, fresh } = recover(&connection, &keyring, &ledger)?;
-        let ids = Arc::new(Ids::from(bound));
         let (jobs, queue) = sync_channel(QUEUE);
-        let mut state = State {
-            connection,
-            ledger,
-            tip,
-            sums,
-            keyring,
-            shared,
-            clock,
-            poison: Arc::clone(&poison),
-            ids: Arc::clone(&ids),
-            reserve,
-            flags,
-            truncate_owed: false,
-        };
-        if fresh {
-            state.put_meta("ledger_applied", 0_i64.to_le_bytes().to_vec())?;
-        }
-        if adopted {
-            state.adopt_log()?;
-        }
-        // An empty commit reserves the first ids, and shows that the disk takes writes.
-        match state.try_commit(&mut []) {
-            // On a full disk a restarted store must still be able to erase.
-            Err(StoreError::DiskFull) if state.reserve.release() => {
-                let _ = state.batch("rollback", "-- rollback\nROLLBACK");
-                state.try_commit(&mut [])?;
+        let (paths, poisoned) = (paths.clone(), Arc::clone(&poison));
+        // The connection stays with the thread, which borrows it while a copy is made.
+        let (ready, opened) = sync_channel(1);
+        let serve = move || match State::open(&connection, &paths, reserve, shared, clock, poisoned, flags) {
+            Ok(state) => {
+                let _ = ready.send(Ok(Arc::clone(&state.ids)));
+                state.serve(&queue);
             }
-            committed => drop(committed?),
+            Err(error) => drop(ready.send(Err(error))),
+        };
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(serve);
+        let thread = thread.map_err(|source| StoreError::io("starting the writer", source))?;
+        match opened.recv().unwrap_or(Err(StoreError::Closed)) {
+            Ok(ids) => Ok(Self { jobs: Some(jobs), thread: Some(thread), poison, ids }),
+            Err(error) => {
+                let _ = thread.join();
+                Err(error)
+            }
         }
-        state.flags.reserve(state.reserve.state());
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || state.serve(&queue))
-            .map_err(|source| StoreError::io("starting the writer", source))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), poison, ids })
     }
 
     pub(super) fn submit<T, F>(
@@ -185,6 +180,11 @@ impl Writer {
         let work = Pending { name: "adopt_keyring", work, answer: None, to: Some(to) };
         self.send(Job::Adopt(keyring, Box::new(work)))?;
         Ok(answer)
+    }
+
+    /// Copies the database to a file that is there already, between the commits; the copy is as of its end.
+    pub(super) fn copy(&self, copy: Copy) -> Result<(), StoreError> {
+        self.send(Job::Copy(copy))
     }
 
     pub(super) fn truncate_log(&self) -> Result<oneshot::Receiver<Result<bool, StoreError>>, StoreError> {
@@ -234,8 +234,8 @@ impl Drop for Guard {
     }
 }
 
-struct State {
-    connection: Connection,
+struct State<'c> {
+    connection: &'c Connection,
     ledger: Ledger,
     /// The log's last tree.
     tip: Tip,
@@ -263,51 +263,132 @@ struct Appended {
 }
 
 impl Appended {
+    /// Whether something goes that must not stay in the write-ahead log.
+    fn destroys(&self) -> bool {
+        self.ledger.iter().any(|entry| entry.event.destroys())
+    }
+
     /// Where the process ends if that is planted, and something is erased.
     fn abort_at(&self, fault: Fault) {
-        if !self.ledger.is_empty() {
+        if self.destroys() {
             abort_at(fault);
         }
     }
 }
 
-impl State {
+impl<'c> State<'c> {
+    /// Checks what is there, and shows that the disk takes writes.
+    fn open(
+        connection: &'c Connection,
+        paths: &StorePaths,
+        reserve: u64,
+        shared: Arc<ArcSwap<Keyring>>,
+        clock: Arc<dyn Clock>,
+        poison: Arc<OnceLock<String>>,
+        flags: Arc<Flags>,
+    ) -> Result<Self, StoreError> {
+        let keyring = shared.load_full();
+        let ledger = Ledger::open(&paths.ledger, &keyring)?;
+        let reserve = Reserve::open(paths, reserve)?;
+        let Recovered { tip, sums, adopted, bound, fresh } = recover(connection, &keyring, &ledger)?;
+        let ids = Arc::new(Ids::from(bound));
+        let truncate_owed = false;
+        let mut state =
+            Self { connection, ledger, tip, sums, keyring, shared, clock, poison, ids, reserve, flags, truncate_owed };
+        if fresh {
+            state.put_meta("ledger_applied", 0_i64.to_le_bytes().to_vec())?;
+        }
+        if adopted {
+            state.adopt_log()?;
+        }
+        // An empty commit reserves the first ids, and shows that the disk takes writes.
+        match state.try_commit(&mut []) {
+            // On a full disk a restarted store must still be able to erase.
+            Err(StoreError::DiskFull) if state.reserve.release() => {
+                let _ = state.batch("rollback", "-- rollback\nROLLBACK");
+                state.try_commit(&mut [])?;
+            }
+            committed => drop(committed?),
+        }
+        state.flags.reserve(state.reserve.state());
+        Ok(state)
+    }
+
     fn serve(mut self, queue: &Receiver<Job>) {
         let _guard = Guard(Arc::clone(&self.poison));
         while let Ok(first) = queue.recv() {
-            let mut works = Vec::new();
-            let mut truncations = Vec::new();
-            let mut adoption = None;
-            let mut next = Some(first);
-            while let Some(job) = next.take() {
-                match job {
-                    Job::Work(work) => works.push(work),
-                    Job::TruncateLog(to) => truncations.push(to),
-                    // What was queued before it is committed under the old keyring, what comes after it under the new one.
-                    Job::Adopt(keyring, work) => {
-                        adoption = Some((keyring, work));
-                        break;
-                    }
-                }
-                if works.len() < GROUP {
-                    next = queue.try_recv().ok();
-                }
-            }
-            if !works.is_empty() {
-                self.commit(&mut works);
-            }
-            if let Some((keyring, work)) = adoption {
-                self.adopt(keyring, work);
-            }
-            if !truncations.is_empty() || self.truncate_owed {
-                let done = self.truncate();
-                for to in truncations {
-                    let _ = to.send(done.clone());
-                }
+            if let Some(copy) = self.turn(first, queue) {
+                self.copy(copy, queue);
             }
         }
         // Closed in good order, the database file alone holds everything.
         let _ = self.truncate();
+    }
+
+    /// Does `first` and what is queued behind it, as far as one commit may hold it; answers a copy that is wanted.
+    fn turn(&mut self, first: Job, queue: &Receiver<Job>) -> Option<Copy> {
+        let (mut works, mut truncations, mut adoption, mut copy) = (Vec::new(), Vec::new(), None, None);
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            match job {
+                Job::Work(work) => works.push(work),
+                Job::TruncateLog(to) => truncations.push(to),
+                // What was queued before these is committed under the old keyring, or in the copy.
+                Job::Adopt(keyring, work) => {
+                    adoption = Some((keyring, work));
+                    break;
+                }
+                Job::Copy(wanted) => {
+                    copy = Some(wanted);
+                    break;
+                }
+            }
+            if works.len() < GROUP {
+                next = queue.try_recv().ok();
+            }
+        }
+        if !works.is_empty() {
+            self.commit(&mut works);
+        }
+        if let Some((keyring, work)) = adoption {
+            self.adopt(keyring, work);
+        }
+        if !truncations.is_empty() || self.truncate_owed {
+            let done = self.truncate();
+            for to in truncations {
+                let _ = to.send(done.clone());
+            }
+        }
+        copy
+    }
+
+    /// Copies the database by SQLite's online backup, a few pages and then a commit's worth of what is queued, in turns. What this
+    /// connection changes on the way is changed in the copy as well, so it never begins anew, however much is written.
+    fn copy(&mut self, copy: Copy, queue: &Receiver<Job>) {
+        let Copy { to, mut told, answer } = copy;
+        let source = self.connection;
+        let copied = (|| {
+            let failed = |source| sql("copy", source);
+            let mut into = Connection::open(&to).map_err(failed)?;
+            // Until it is whole the copy is nobody's: neither journal nor flush are of use.
+            into.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF").map_err(failed)?;
+            let pages = Backup::new(source, &mut into).map_err(failed)?;
+            loop {
+                let step = pages.step(COPIED_AT_ONCE).map_err(failed)?;
+                let Progress { remaining, pagecount } = pages.progress();
+                let goes_on = told(u64::try_from(remaining).unwrap_or(0), u64::try_from(pagecount).unwrap_or(0));
+                match step {
+                    StepResult::Done => return Ok(()),
+                    _ if !goes_on => return Err(StoreError::Refused("the copy was given up".to_owned())),
+                    StepResult::More => {}
+                    _busy_or_locked => std::thread::sleep(BEGIN_AGAIN),
+                }
+                if let Some(another) = queue.try_recv().ok().and_then(|job| self.turn(job, queue)) {
+                    let _ = another.answer.send(Err(StoreError::Refused("a copy is being made already".to_owned())));
+                }
+            }
+        })();
+        let _ = answer.send(copied);
     }
 
     fn commit(&mut self, works: &mut Vec<Box<dyn Work>>) {
@@ -411,7 +492,7 @@ impl State {
         }
         metrics::counter!("strongroom_audit_entries_total").increment(appended.entries.len() as u64);
         appended.entries.iter().for_each(|entry| self.flags.committed(entry));
-        Ok(!appended.ledger.is_empty())
+        Ok(appended.destroys())
     }
 
     /// Begins a transaction. One that finds the write lock taken (by a backup, a person at a prompt) has written nothing: it is
@@ -431,7 +512,7 @@ impl State {
     /// Runs one closure; if it fails, nothing of it remains and its neighbours are not touched.
     fn savepoint(&self, work: &mut dyn Work, appended: &mut Appended) -> Result<(), StoreError> {
         self.batch("savepoint", "-- savepoint\nSAVEPOINT closure")?;
-        let rows = Reader { connection: &self.connection };
+        let rows = Reader { connection: self.connection };
         let begins = Places {
             entry: self.tip.entries() + appended.entries.len() as u64,
             line: self.ledger.last() + appended.ledger.len() as u64,
@@ -460,9 +541,9 @@ impl State {
     /// Writes what the closures appended: the ledger to its own disk first, then the audit batch into this commit.
     fn append(&mut self, appended: &Appended) -> Result<(), StoreError> {
         if !appended.ledger.is_empty() {
-            abort_at(Fault::AbortBeforeLedger);
+            appended.abort_at(Fault::AbortBeforeLedger);
             let applied = self.ledger.append(&appended.ledger, &self.keyring)?;
-            abort_at(Fault::AbortAfterLedger);
+            appended.abort_at(Fault::AbortAfterLedger);
             self.put_meta("ledger_applied", applied.to_le_bytes().to_vec())?;
         }
         if !appended.entries.is_empty() {
@@ -482,14 +563,14 @@ impl State {
         let mut nodes = Vec::new();
         let batch = self.tip.extend(entries, self.clock.now(), &mut |node| nodes.push(node));
         let vouched = HeadStamp::of(self.keyring.active(), &batch.head);
-        write::insert_audit_batch(&self.connection, &batch, &vouched)?;
+        write::insert_audit_batch(self.connection, &batch, &vouched)?;
         self.put_nodes(&nodes)?;
         self.put_meta("audit_frontier", self.tip.to_bytes())
     }
 
     fn put_nodes(&self, nodes: &[Node]) -> Result<(), StoreError> {
         let stored = nodes.iter().filter(|node| node.level >= STORED_FROM);
-        stored.into_iter().try_for_each(|node| write::log::insert_node(&self.connection, node))
+        stored.into_iter().try_for_each(|node| write::log::insert_node(self.connection, node))
     }
 
     /// Closes the year's tree with its last checkpoint, and begins the next one.
@@ -501,7 +582,7 @@ impl State {
         let root = self.tip.frontier.root();
         let (name, at) = (name.clone(), *at);
         let last = Checkpoint { name, year: self.tip.year, first, size, root, at, is_last: true };
-        let rows = Reader { connection: &self.connection };
+        let rows = Reader { connection: self.connection };
         rows.delete_note(first, size)?;
         let note = last.sign(self.keyring.signer());
         rows.put_note(&KeptNote { first, size, is_last: true, note })?;
@@ -517,7 +598,7 @@ impl State {
     /// Brings a store of an earlier build up to this one: its one log gets a name and its nodes, its rows become the state.
     fn adopt_log(&mut self) -> Result<(), StoreError> {
         self.batch("adopt_log", "-- adopt_log\nBEGIN IMMEDIATE")?;
-        let rows = Reader { connection: &self.connection };
+        let rows = Reader { connection: self.connection };
         if self.tip.is_unnamed() {
             let mut again = Tip::default();
             let mut nodes = Vec::new();
@@ -541,7 +622,7 @@ impl State {
 
     fn put_meta(&self, key: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
         let row = MetaRow { key: key.into(), value };
-        Reader { connection: &self.connection }.put_meta(&row, &stamp(&self.keyring, &row)).map(drop)
+        Reader { connection: self.connection }.put_meta(&row, &stamp(&self.keyring, &row)).map(drop)
     }
 
     fn truncate(&mut self) -> Result<bool, StoreError> {
@@ -662,7 +743,11 @@ fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Resul
     }
     let (sums, adopted) = recover_sums(&rows, &tx, &tip, keyring)?;
     let fresh = tx.meta_i64("ledger_applied")?.is_none();
-    Ok(Recovered { tip, sums, adopted, bound: remembered("next_id", 1)?, fresh })
+    let bound = remembered("next_id", 1)?;
+    // An older copy goes on where no number was ever given out: the ledger may know what the lost ones stood for.
+    let is_behind = u64::try_from(applied).unwrap_or(0) < ledger.last();
+    let bound = if is_behind { bound.saturating_add(LOST_NUMBERS) } else { bound };
+    Ok(Recovered { tip, sums, adopted, bound, fresh })
 }
 
 /// The state as saved; made from the rows where an earlier build did not keep it.

@@ -87,6 +87,8 @@ pub const ACTIONS: Names = &[
     (106, "pause_sweep"),
     (107, "resume_sweep"),
     (108, "close_month"),
+    (120, "backup"),
+    (121, "restore"),
 ];
 
 pub const REFUSALS: Names = &[
@@ -128,6 +130,7 @@ pub const REFUSALS: Names = &[
     (55, "locked_out"),
     (80, "held"),
     (81, "not_erased"),
+    (100, "no_backup_folder"),
 ];
 
 pub const CLASSES: Names = &[(1, "order"), (2, "account"), (3, "case")];
