@@ -16,6 +16,7 @@ mod describe;
 mod detokenize;
 mod disclose;
 pub mod dev;
+mod drill;
 mod erase;
 mod event;
 mod find;
@@ -62,6 +63,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Drill(drill::Args),
     Dev(dev::Args),
     Serve(serve::Args),
     Import(import::Args),
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
     crate::telemetry::init_panic_hook();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
+        Command::Drill(args) => drill::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Certs(args) => certs::run(args),

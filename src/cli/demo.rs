@@ -3,14 +3,14 @@
 //! no personal data is printed.
 
 mod leaks;
-mod orders;
-mod plan;
+pub(super) mod orders;
+pub(super) mod plan;
 pub mod scan;
 mod shop;
-mod stage;
+pub(super) mod stage;
 mod tell;
-mod thief;
-mod transcript;
+pub(super) mod thief;
+pub(super) mod transcript;
 mod wanted;
 mod wire;
 mod year;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use self::leaks::Leaks;
 use self::orders::Order;
-use self::plan::{SELLING_DAYS, Story, midnight, stories};
+use self::plan::{SELLING_DAYS, START, Story, midnight, stories};
 use self::shop::Shop;
 use self::stage::{Folder, Stage};
 use self::tell::Line;
@@ -70,11 +70,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let still_wanted = orders::still_wanted()?;
     let seed = args.seed.unwrap_or_else(|| u64::from(u32::from_be_bytes(array(&OsEntropy))));
     let stories = stories(seed, orders.len());
-    let folder = Folder::new(args.dir.as_deref(), args.keep);
+    let folder = Folder::new("demo", args.dir.as_deref(), args.keep);
     let mut out = Transcript::default();
     out.line("Strongroom, shown from the first day to the last trace.\n")?;
     out.line(&format!("Seed {seed}: the same seed and file tell the same story again (--seed {seed})."))?;
-    let stage = Stage::set(&folder)?;
+    let stage = Stage::set(&folder, START, |_| ())?;
     out.line("A vault of its own serves on this machine, over mutual TLS. The calendar is simulated, day by day.")?;
     tell::orders(&mut out, &orders, &stories)?;
 

@@ -93,6 +93,11 @@ pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dy
     if database.exists() {
         return Err(Failure::local(format!("{} is there already: move it away first", database.display())));
     }
+    // SECURITY: SQLite would take a log that lies there for the restored database's own.
+    let log = beside(database, "-wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(Failure::local(format!("{} is there still: move it away with its database", log.display())));
+    }
     if !config.store.ledger.exists() {
         let ledger = config.store.ledger.display();
         return Err(Failure::local(format!(
@@ -108,6 +113,9 @@ pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dy
     copying.finish_and_clear();
     let done = copied.and_then(|()| bring_up_to_date(config, keyring, &paths, clock));
     let (applied, entries, records) = done.inspect_err(|_| drop(clear(&paths.database)))?;
+    for left in [log, beside(database, "-shm")] {
+        remove(&left)?;
+    }
     let in_place = fs::rename(&paths.database, database).and_then(|()| {
         let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()
@@ -206,16 +214,21 @@ fn bring_up_to_date(
 
 /// What a restore makes on its way.
 fn clear(database: &Path) -> Result<(), Failure> {
-    let beside = |ending: &str| {
-        let mut name = database.to_owned().into_os_string();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    for path in [database.to_owned(), beside("-wal"), beside("-shm"), database.with_extension("lock")] {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Failure::io(&path, &error)),
-            _gone => {}
-        }
+    let made =
+        [database.to_owned(), beside(database, "-wal"), beside(database, "-shm"), database.with_extension("lock")];
+    made.iter().try_for_each(|path| remove(path))
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io(path, &error)),
+        _gone => Ok(()),
     }
-    Ok(())
+}
+
+/// What SQLite keeps beside a database.
+fn beside(database: &Path, ending: &str) -> PathBuf {
+    let mut name = database.to_owned().into_os_string();
+    name.push(ending);
+    PathBuf::from(name)
 }

@@ -13,8 +13,9 @@ use super::tx::Reads;
 use super::{StoreError, sqlite};
 use crate::crypto::envelope::{Dek, Sealed, WrappedDek, open, unwrap};
 use crate::crypto::keyring::Keyring;
+use crate::crypto::mac::index_tag;
 use crate::crypto::slot::{DekUse, Part, SealSlot};
-use crate::domain::id::{DekId, GrantId, RecordId, Revision, SubjectId};
+use crate::domain::id::{DekId, GrantId, RecordId, Revision, SubjectId, TenantId};
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Field;
 
@@ -47,6 +48,8 @@ pub struct Haul {
     pub values: usize,
     /// The records of which some value was opened.
     pub opened: BTreeSet<TokenDigest>,
+    /// The records of which some value was opened that is remembered from earlier.
+    pub remembered: BTreeSet<TokenDigest>,
 }
 
 impl Loot {
@@ -149,16 +152,51 @@ impl Loot {
 pub fn attack(stolen: &Loot, earlier: &Loot, keyring: &Keyring) -> Haul {
     let keys = stolen.keys(earlier, keyring);
     let mut haul = Haul { keys: keys.len(), ..Haul::default() };
-    for (slot, bytes, tells_of) in stolen.values(earlier).into_iter().chain(earlier.values(stolen)) {
-        haul.values += 1;
-        let sealed = Sealed::from_bytes(bytes.to_vec());
-        // Its own first, which opens it if one does.
-        let opens = |key: &Dek| open(key, &slot, &sealed).is_ok();
-        if keys.get(&slot.dek).is_some_and(opens) || keys.values().any(opens) {
-            haul.opened.extend(tells_of);
+    for (values, is_remembered) in [(stolen.values(earlier), false), (earlier.values(stolen), true)] {
+        for (slot, bytes, tells_of) in values {
+            haul.values += 1;
+            let sealed = Sealed::from_bytes(bytes.to_vec());
+            // Its own first, which opens it if one does.
+            let opens = |key: &Dek| open(key, &slot, &sealed).is_ok();
+            if keys.get(&slot.dek).is_some_and(opens) || keys.values().any(opens) {
+                if is_remembered {
+                    haul.remembered.extend(&tells_of);
+                }
+                haul.opened.extend(tells_of);
+            }
         }
     }
     haul
+}
+
+/// What a dictionary of guesses finds in the blind indexes of a database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Met {
+    /// Tags that the database holds.
+    pub tags: usize,
+    /// Those that some guess has led to, under some epoch of the keyring.
+    pub met: usize,
+}
+
+/// Guesses values: each the kind of an index, and what it would be of.
+pub fn dictionary(
+    database: &Path,
+    keyring: &Keyring,
+    tenant: &TenantId,
+    guesses: &[(&'static str, Vec<u8>)],
+) -> Result<Met, StoreError> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map_err(|source| sql("forensic", source))?;
+    let text = "-- tags\nSELECT tag FROM subject WHERE id > ?1 UNION ALL SELECT tag FROM index_tag WHERE id > ?1 \
+                UNION ALL SELECT tag FROM shipment_grant WHERE id > ?1 AND tag IS NOT NULL";
+    let tags: BTreeSet<[u8; 16]> = all(&connection, "tags", text, 0, |row| row.get(0))?.into_iter().collect();
+    let epochs = || keyring.epochs().chain(keyring.prepared());
+    let led = |epoch, (kind, value): &(&'static str, Vec<u8>)| index_tag(epoch, tenant, kind, value).0;
+    let met: BTreeSet<[u8; 16]> = epochs()
+        .flat_map(|epoch| guesses.iter().map(move |guess| led(epoch, guess)))
+        .filter(|tag| tags.contains(tag))
+        .collect();
+    Ok(Met { tags: tags.len(), met: met.len() })
 }
 
 /// The nonce behind the format byte: 24 random bytes.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
-use super::plan::{CARRIERS, START};
+use super::plan::CARRIERS;
 use crate::cli::Failure;
 use crate::cli::client::answer;
 use crate::cli::dev::{self, TENANT};
@@ -35,8 +35,9 @@ pub struct Folder {
 }
 
 impl Folder {
-    pub fn new(named: Option<&Path>, keep: bool) -> Self {
-        let fresh = || std::env::temp_dir().join(format!("strongroom-demo-{}", hex::encode(array::<8>(&OsEntropy))));
+    pub fn new(purpose: &str, named: Option<&Path>, keep: bool) -> Self {
+        let fresh =
+            || std::env::temp_dir().join(format!("strongroom-{purpose}-{}", hex::encode(array::<8>(&OsEntropy))));
         Self { path: named.map_or_else(fresh, Path::to_owned), goes: named.is_none() && !keep }
     }
 
@@ -69,8 +70,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Mints everything in the folder and starts to serve.
-    pub fn set(folder: &Folder) -> Result<Self, Failure> {
+    /// Mints everything in the folder and starts to serve, from that instant on and with a configuration of the caller's making.
+    pub fn set(folder: &Folder, at: Timestamp, configure: impl FnOnce(&mut Config)) -> Result<Self, Failure> {
         let dir = &folder.path;
         if dir.join("strongroom.db").exists() {
             return Err(Failure::usage(format!("{} holds a vault already: name a new folder", dir.display())));
@@ -83,7 +84,12 @@ impl Stage {
         telemetry::init(&config.log).map_err(|error| failed("cannot start the log", &error))?;
         // The demonstration sweeps at the end of each of its own days.
         config.sweep_interval = Duration::from_secs(24 * 3_600);
-        let clock = SimulatedClock::starting_at(START);
+        configure(&mut config);
+        Self::serve(dir, config, SimulatedClock::starting_at(at))
+    }
+
+    /// Serves what is in the folder.
+    pub fn serve(dir: &Path, config: Config, clock: SimulatedClock) -> Result<Self, Failure> {
         let running = Running::start(config.clone(), Arc::new(clock.clone()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let endpoint = format!("https://{}", running.address);
@@ -121,6 +127,20 @@ impl Stage {
         self.clock.now()
     }
 
+    /// The simulated clock, shared.
+    pub fn clock(&self) -> SimulatedClock {
+        self.clock.clone()
+    }
+
+    /// Does all that the schedule of the keys asks for now.
+    pub fn keep_keys(&self) -> Result<(), Failure> {
+        let vault = self.vault()?;
+        self.run(async {
+            while vault.keep_keys().await.map_err(|error| failed("the keys cannot be kept", &error))?.more {}
+            Ok(())
+        })
+    }
+
     pub fn pass_a_day(&self) {
         self.clock.advance(DAY);
     }
@@ -140,7 +160,7 @@ impl Stage {
         })
     }
 
-    fn vault(&self) -> Result<Vault, Failure> {
+    pub fn vault(&self) -> Result<Vault, Failure> {
         self.running.vault().ok_or_else(|| Failure::local("the vault is sealed"))
     }
 
