@@ -169,15 +169,17 @@ impl Drill<'_> {
         self.shop.correct_some(stage)?;
         let theft = thief.steal(&stage.config, &self.folder.path.join("stolen"))?;
         self.nothing_opens(out, stage, &theft.haul)?;
-        let (keys, values) =
-            (self.shop.erased_of(stage, &theft.keys_found), self.shop.erased_of(stage, &theft.values_found));
+        let (keys, bytes) = (self.shop.erased_of(stage, &theft.keys_found), count(theft.bytes));
         out.claim(
-            keys + values == 0,
-            &format!(
-                "in the {} bytes taken stand {keys} keys and {values} values of erased records",
-                count(theft.bytes)
-            ),
-        )
+            keys == 0,
+            &format!("keys of erased records anywhere in the {bytes} bytes taken, free pages included: {keys}"),
+        )?;
+        // SQLite moves rows between its pages and leaves their old bytes; what no key opens is noise.
+        let values = self.shop.erased_of(stage, &theft.values_found);
+        out.say(&format!(
+            "Of {} erased records encrypted values are still found there, which no key opens.",
+            count(values)
+        ))
     }
 
     /// Of what was erased or corrected; and that the attack works.

@@ -48,7 +48,7 @@ pub struct Haul {
     pub values: usize,
     /// The records of which some value was opened.
     pub opened: BTreeSet<TokenDigest>,
-    /// The records of which some value was opened that is remembered from earlier.
+    /// The records of which the value of some field was opened that is remembered from earlier.
     pub remembered: BTreeSet<TokenDigest>,
 }
 
@@ -148,18 +148,31 @@ impl Loot {
     }
 }
 
-/// Tries every key that the stolen files still hold on every value that they hold or that `earlier` remembers.
+/// More tries than this, and a value is tried with those keys alone that could be its own.
+const TRIES: usize = 2_000_000;
+
+/// Tries the keys that the stolen files still hold on every value that they hold or that `earlier` remembers: all keys on each,
+/// or, where that is too much, the value's own key and all that are filed under its record or its subject.
 pub fn attack(stolen: &Loot, earlier: &Loot, keyring: &Keyring) -> Haul {
     let keys = stolen.keys(earlier, keyring);
+    let mut filed: BTreeMap<RecordId, Vec<&Dek>> = BTreeMap::new();
+    for dek in stolen.deks.values() {
+        filed.entry(dek.record).or_default().extend(keys.get(&dek.id));
+    }
+    // Under none: a subject's, which nobody else's value is tried with but where all are.
+    filed.remove(&RecordId(0));
+    let values = stolen.sealed.len() + earlier.sealed.len();
+    let all: Vec<&Dek> = if keys.len().saturating_mul(values) <= TRIES { keys.values().collect() } else { Vec::new() };
     let mut haul = Haul { keys: keys.len(), ..Haul::default() };
     for (values, is_remembered) in [(stolen.values(earlier), false), (earlier.values(stolen), true)] {
         for (slot, bytes, tells_of) in values {
             haul.values += 1;
             let sealed = Sealed::from_bytes(bytes.to_vec());
             // Its own first, which opens it if one does.
-            let opens = |key: &Dek| open(key, &slot, &sealed).is_ok();
-            if keys.get(&slot.dek).is_some_and(opens) || keys.values().any(opens) {
-                if is_remembered {
+            let opens = |key: &&Dek| open(key, &slot, &sealed).is_ok();
+            let others = filed.get(&slot.record).into_iter().flatten().chain(&all);
+            if keys.get(&slot.dek).as_ref().is_some_and(opens) || others.copied().any(|key| opens(&key)) {
+                if is_remembered && matches!(slot.part, Part::Field(_)) {
                     haul.remembered.extend(&tells_of);
                 }
                 haul.opened.extend(tells_of);

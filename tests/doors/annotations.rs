@@ -87,6 +87,7 @@ const NO_PII: &[&str] = &[
     "WhyDue.source",
     "GrantShipmentRequest.carrier",
     "GrantShipmentResponse.grant_id",
+    "BackupResponse.manifest",
     "KeyringCopy.path",
     "ListKeysResponse.warnings",
     "RowsUnderEpoch.table",
@@ -304,6 +305,7 @@ const PRINTED: &[Printed] = printed![
     EraseSubjectRequest EraseSubjectResponse KeptRecord ReceiptOfRequest ReceiptOfResponse
     PlaceHoldRequest PlaceHoldResponse LiftHoldRequest LiftHoldResponse ListHoldsRequest ListHoldsResponse Hold
     PublishedRequest PublishedResponse PublishedMonth PublishedCell ResumeSweepRequest ResumeSweepResponse
+    BackupRequest BackupResponse
     AuditEntry FieldOutcome WhoSawRequest WhoSawResponse SeenByRequest SeenByResponse SubjectSeen SeenSummary FieldSeen
     RefusalsRequest RefusalsResponse RefusalGroup UnusedGrantsRequest UnusedGrantsResponse UnusedGrant
     ExplainRequest ExplainResponse

@@ -155,6 +155,8 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     import(served, canaries);
     served.silent_command("operator-oncall", &["status"], "");
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
+    served.silent_command("operator-oncall", &["backup"], "");
+    served.refused_command("privacy-officer-office", &["backup"], "");
     callers(served);
     inquiries(served, &token_file, &strange);
     disclosed(served, &token_file, &strange, &canaries.word("token"));

@@ -52,8 +52,7 @@ impl Transcript {
     pub fn end(mut self) -> Result<(), Failure> {
         let (claims, failed) = (HumanCount(self.claims), HumanCount(self.failed));
         if self.failed > 0 {
-            let message =
-                format!("the demonstration failed: {failed} of its {claims} claims did not hold (marked ✘ above)");
+            let message = format!("{failed} of the {claims} claims did not hold (marked ✘ above)");
             return Err(Failure { message, code: 1 });
         }
         self.line(&format!("\nAll {claims} claims held."))
@@ -114,6 +113,6 @@ mod tests {
         out.claim(true, "so").unwrap();
         out.claim(false, "not so").unwrap();
         let failure = out.end().unwrap_err();
-        assert_eq!((failure.code, failure.message.contains("1 of its 2 claims")), (1, true));
+        assert_eq!((failure.code, failure.message.contains("1 of the 2 claims")), (1, true));
     }
 }

@@ -29,6 +29,8 @@ const CORRECTED: usize = 10;
 
 pub struct Shop<'a> {
     orders: &'a [Order],
+    /// Whose each line is: the number of lines before the customer's first.
+    customers: Vec<usize>,
     /// By the places in the file; an order's follow all accounts'.
     tokens: RefCell<Vec<String>>,
     /// Customers that came while the backup was made.
@@ -55,7 +57,10 @@ impl Outcomes {
 
 impl<'a> Shop<'a> {
     pub fn new(orders: &'a [Order]) -> Self {
-        Self { orders, tokens: RefCell::default(), others: RefCell::default() }
+        let mut first = BTreeMap::new();
+        let number = |(n, order): (usize, &'a Order)| *first.entry(order.customer.as_str()).or_insert(n);
+        let customers = orders.iter().enumerate().map(number).collect();
+        Self { orders, customers, tokens: RefCell::default(), others: RefCell::default() }
     }
 
     /// Stores an account for everybody, an order with a parcel for some.
@@ -118,7 +123,7 @@ impl<'a> Shop<'a> {
     pub fn outcomes(&self, stage: &Stage) -> Result<Outcomes, Failure> {
         let calls = self.places(|_, _| true).into_iter().map(|(n, token)| {
             let mut tokens = stage.tokens.clone();
-            let (fields, purpose) = (vec![Field::Phone.into()], Purpose::Notification.into());
+            let (fields, purpose) = (vec![Field::Phone.into()], Purpose::SelfService.into());
             async move {
                 let read = answer(tokens.detokenize(DetokenizeRequest { token, fields, purpose })).await?;
                 Ok::<_, Failure>((n, read.fields.first().map(|field| field.outcome())))
@@ -217,20 +222,22 @@ impl<'a> Shop<'a> {
     }
 
     fn order(&self, place: usize) -> Option<&Order> {
-        match place.checked_sub(self.orders.len()) {
-            None => self.orders.get(place),
-            Some(n) => self.with_orders().nth(n).map(|(_, order)| order),
-        }
+        self.orders.get(self.place_of_account(place))
     }
 
+    /// Where the same line's account is.
+    fn place_of_account(&self, place: usize) -> usize {
+        place.checked_sub(self.orders.len()).map_or(place, |n| n * ORDERS)
+    }
+
+    /// Every other customer, with all that is of them: a kept record keeps its customer's reference.
     fn is_erased(&self, place: usize) -> bool {
-        place % 2 == 0
+        self.customers.get(self.place_of_account(place)).is_some_and(|customer| customer % 2 == 0)
     }
 
     fn is_corrected(&self, place: usize) -> bool {
-        place < self.orders.len()
-            && place % CORRECTED == 1
-            && self.order(place).is_some_and(|order| order.phone.is_some())
+        let is_chosen = place < self.orders.len() && place % CORRECTED == 1 && !self.is_erased(place);
+        is_chosen && self.order(place).is_some_and(|order| order.phone.is_some())
     }
 
     /// The records that it is true of, with their tokens.
