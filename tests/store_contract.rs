@@ -79,6 +79,7 @@ contract! {
     audit_entries_live_and_die_with_their_closure
     the_log_goes_on_after_reopening_and_verifies
     the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure
+    with_an_epoch_the_ledger_loses_the_lines_that_were_for_its_backups
     a_second_holder_is_refused_until_the_first_is_gone
     deleting_a_records_rows_leaves_its_neighbours_rows
     blanking_forgets_the_requests_of_one_record_alone
@@ -527,6 +528,60 @@ fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(
     let text = std::fs::read_to_string(&store.paths().ledger).unwrap();
     assert!(text.contains("\"replaced\":[\"phone\"],\"over\":[\"address_lines\"]"), "{text}");
     assert!(text.contains("\"learned\":\"") && !text.contains("happened") && !text.contains("delivered"), "{text}");
+}
+
+fn with_an_epoch_the_ledger_loses_the_lines_that_were_for_its_backups(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    let adopt = |keyring: Keyring| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(store.adopt(Arc::new(keyring), |_| Ok(()))).unwrap();
+    };
+    let note = |n: i64| {
+        write(&store, move |tx| {
+            tx.note(if n % 2 == 0 { erasure(n) } else { LedgerEntry { event: learned(), ..erasure(n) } });
+            Ok(())
+        });
+    };
+    (1..=5).for_each(note);
+    let path = store.paths().ledger.clone();
+    let whole = std::fs::read_to_string(&path).unwrap();
+    adopt(store.keyring().with_new_epoch(NOW, &OsEntropy));
+    (6..=8).for_each(note);
+    adopt(store.keyring().without(Epoch(1)).unwrap());
+    note(9);
+    let numbers = |after| {
+        let told = read_after(&path, &store.keyring(), after)?;
+        Ok::<_, StoreError>(told.into_iter().map(|line| line.number).collect::<Vec<_>>())
+    };
+    assert_eq!(numbers(5).unwrap(), [6, 7, 8, 9]);
+    assert_eq!(numbers(7).unwrap(), [8, 9]);
+    let refused = numbers(4).unwrap_err().to_string();
+    assert!(refused.contains("begins after its entry 5"), "{refused}");
+    let cut = std::fs::read_to_string(&path).unwrap();
+    let gone: Vec<&str> = whole.lines().collect();
+    assert!(
+        cut.starts_with("{\"begins_after\":5,\"chain\":\"") && !gone.iter().any(|line| cut.contains(line)),
+        "{cut}"
+    );
+    assert_eq!(cut.lines().count(), 5);
+    // Nothing more is to be cut, and what says where it begins is bound by what follows.
+    adopt(store.keyring().with_new_epoch(NOW, &OsEntropy));
+    note(10);
+    assert_eq!(numbers(9).unwrap(), [10]);
+    let cut = std::fs::read_to_string(&path).unwrap();
+    for forged in [
+        cut.replacen(":5,", ":6,", 1),
+        cut.replacen("\"chain\":\"", "\"chain\":\"0", 1),
+        cut.replacen(":5,", ":05,", 1),
+    ] {
+        std::fs::write(&path, forged).unwrap();
+        assert!(numbers(9).is_err());
+    }
+    let without_a_line = cut.lines().enumerate().filter(|(n, _)| *n != 1).map(|(_, line)| format!("{line}\n"));
+    std::fs::write(&path, without_a_line.collect::<String>()).unwrap();
+    assert!(numbers(9).is_err());
+    std::fs::write(&path, cut).unwrap();
+    assert_eq!(numbers(9).unwrap(), [10]);
 }
 
 fn superseded() -> LedgerEvent {

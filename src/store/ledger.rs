@@ -4,14 +4,16 @@
 //! INVARIANT: an erasure is acknowledged only after its line is on disk; lines are chained (SHA-256) and authenticated under
 //! an epoch's audit subkey, so a line that was altered, dropped or moved is found when the file is opened. One JSON object a
 //! line, so that an auditor can read it; it holds token digests and reasons, never a value. What was learned lies sealed in its
-//! line, under the epoch that is active then: it goes with that epoch, as the backups do that would need it.
+//! line, under the epoch that is active then: it goes with that epoch, as the backups do that would need it. Lines that no living
+//! epoch vouches for any more are cut off at the beginning, for the same reason: what is left says after which line it begins, and
+//! a database that has not heard of that line is refused.
 
 mod learned;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -99,6 +101,15 @@ struct Line {
     mac: String,
 }
 
+/// The first line of a ledger whose beginning was cut off. It needs no MAC: what it says is bound by the lines behind it, and a
+/// database that would need what was before is refused.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begin {
+    begins_after: u64,
+    chain: String,
+}
+
 /// What a line tells, as it lies in the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,6 +137,12 @@ struct Tip {
 impl Tip {
     const START: Self = Self { last: 0, chain: [0; 32], vouched: true };
 
+    fn of(begin: &Begin) -> Option<Self> {
+        let mut chain = [0; 32];
+        hex::decode_to_slice(&begin.chain, &mut chain).ok()?;
+        Some(Self { last: begin.begins_after, chain, vouched: true })
+    }
+
     fn vouched_for(self) -> Result<Self, StoreError> {
         let Self { last, vouched, .. } = self;
         let nobody =
@@ -136,7 +153,10 @@ impl Tip {
 
 /// The open ledger; owned by the writer.
 pub(super) struct Ledger {
+    path: PathBuf,
     file: File,
+    /// The line after which the file begins.
+    begins_after: u64,
     last: u64,
     chain: [u8; 32],
     /// Of the whole lines, in bytes.
@@ -155,16 +175,20 @@ impl Ledger {
             .open(path)
             .map_err(|source| StoreError::io("opening the erasure ledger", source))?;
         sync_folder(path)?;
-        let (mut tip, mut whole) = (Tip::START, 0);
-        read_lines(&file, &mut |text, bytes| {
-            tip = check_line(text, &tip, keyring)?.1;
+        let mut whole = 0;
+        let (begins_after, tip) = read_lines(&file, keyring, &mut |_, bytes| {
             whole += bytes;
             Ok(())
         })?;
         let Tip { last, chain, .. } = tip.vouched_for()?;
         file.set_len(whole).map_err(|source| StoreError::io("cutting the erasure ledger's torn last line", source))?;
         file.seek(SeekFrom::End(0)).map_err(|source| StoreError::io("seeking in the erasure ledger", source))?;
-        Ok(Self { file, last, chain, length: whole })
+        Ok(Self { path: path.to_owned(), file, begins_after, last, chain, length: whole })
+    }
+
+    /// The line after which the file begins; 0 for a whole one.
+    pub(super) fn begins_after(&self) -> u64 {
+        self.begins_after
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -205,34 +229,116 @@ impl Ledger {
         (self.last, self.chain, self.length) = (last, chain, self.length + text.len() as u64);
         Ok(last)
     }
+
+    /// Cuts off the lines at the beginning that no living epoch vouches for; answers whether there were any. `Err`: the file
+    /// is cut, and whether it stays so over a power cut is unknown: the caller must poison itself.
+    pub(super) fn cut(&mut self, keyring: &Keyring) -> Result<bool, StoreError> {
+        let cut = match self.cut_beside(keyring) {
+            Ok(Some(cut)) => cut,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                tracing::warn!(error = %error, "the erasure ledger cannot be cut; it stays as it is");
+                return Ok(false);
+            }
+        };
+        let Cut { file, begins_after, length } = cut;
+        (self.file, self.begins_after, self.length) = (file, begins_after, length);
+        sync_folder(&self.path)?;
+        Ok(true)
+    }
+
+    /// Writes the rest beside the file and puts it in its place.
+    fn cut_beside(&self, keyring: &Keyring) -> Result<Option<Cut>, StoreError> {
+        let failed = |source| StoreError::io("cutting the erasure ledger", source);
+        // The last line that goes, and where the first one that stays begins.
+        let (mut gone, mut kept, mut place) = (None, None, 0);
+        let mut whole = File::open(&self.path).map_err(failed)?;
+        read_lines(&whole, keyring, &mut |line, bytes| {
+            if let Some((line, chain)) = line {
+                if kept.is_none() && keyring.epoch(Epoch(line.epoch)).is_none() {
+                    gone = Some(Begin { begins_after: line.seq, chain: hex::encode(chain) });
+                } else {
+                    kept = kept.or(Some(place));
+                }
+            }
+            place += bytes;
+            Ok(())
+        })?;
+        let Some(begin) = gone else { return Ok(None) };
+        let mut head = serde_json::to_vec(&begin).map_err(|error| failed(error.into()))?;
+        head.push(b'\n');
+        let partial = self.path.with_added_extension("partial");
+        let write = || {
+            let mut next = File::options();
+            let mut next = next.create(true).truncate(true).read(true).write(true).mode(0o600).open(&partial)?;
+            whole.seek(SeekFrom::Start(kept.unwrap_or(place)))?;
+            next.write_all(&head)?;
+            let rest = std::io::copy(&mut whole, &mut next)?;
+            next.sync_all()?;
+            std::fs::rename(&partial, &self.path)?;
+            Ok((next, head.len() as u64 + rest))
+        };
+        let (file, length) = { write }().map_err(failed)?;
+        Ok(Some(Cut { file, begins_after: begin.begins_after, length }))
+    }
+}
+
+/// What a cut leaves.
+struct Cut {
+    file: File,
+    begins_after: u64,
+    length: u64,
 }
 
 /// Every entry after `after`, in order; what a restored database has to apply.
 pub fn read_after(path: &Path, keyring: &Keyring, after: u64) -> Result<Vec<Told>, StoreError> {
     let file = File::open(path).map_err(|source| StoreError::io("opening the erasure ledger", source))?;
-    let (mut tip, mut found) = (Tip::START, Vec::new());
-    read_lines(&file, &mut |text, _| {
-        let (line, next) = check_line(text, &tip, keyring)?;
-        tip = next;
-        if tip.last > after {
+    let mut found = Vec::new();
+    let (begins_after, tip) = read_lines(&file, keyring, &mut |line, _| {
+        if let Some((line, _)) = line.filter(|(line, _)| line.seq > after) {
             found.push(Told { number: line.seq, first: line.first, entry: line.entry(keyring)? });
         }
         Ok(())
     })?;
     tip.vouched_for()?;
-    Ok(found)
+    if begins_after > after { Err(too_old(begins_after)) } else { Ok(found) }
 }
 
-/// Calls `each` with every whole line and its length in bytes.
-fn read_lines(file: &File, each: &mut dyn FnMut(&str, u64) -> Result<(), StoreError>) -> Result<(), StoreError> {
+/// Why a database is refused that has not heard of the line after which the ledger begins.
+pub(super) fn too_old(begins_after: u64) -> StoreError {
+    StoreError::Refused(format!(
+        "the erasure ledger begins after its entry {begins_after}, of which this database has not heard: it is a copy older \
+         than backups are kept"
+    ))
+}
+
+/// A whole line, checked, with the chain up to it; `None` for the one that says where the file begins.
+type Checked<'a> = Option<(&'a Line, &'a [u8; 32])>;
+
+/// Calls `each` with every whole line and its length in bytes; answers after which line the file begins, and the tip.
+fn read_lines(
+    file: &File,
+    keyring: &Keyring,
+    each: &mut dyn FnMut(Checked<'_>, u64) -> Result<(), StoreError>,
+) -> Result<(u64, Tip), StoreError> {
     let mut reader = BufReader::new(file);
-    let mut text = String::new();
+    let (mut text, mut tip, mut begins_after, mut is_first) = (String::new(), Tip::START, 0, true);
     loop {
         text.clear();
         let bytes =
             reader.read_line(&mut text).map_err(|source| StoreError::io("reading the erasure ledger", source))?;
-        let Some(line) = text.strip_suffix('\n') else { return Ok(()) };
-        each(line, bytes as u64)?;
+        let Some(line) = text.strip_suffix('\n') else { return Ok((begins_after, tip)) };
+        let begin = is_first.then(|| serde_json::from_str::<Begin>(line).ok()).flatten();
+        is_first = false;
+        if let Some(begin) = begin {
+            tip = Tip::of(&begin).ok_or_else(|| broken(begin.begins_after))?;
+            begins_after = tip.last;
+            each(None, bytes as u64)?;
+            continue;
+        }
+        let (line, next) = check_line(line, &tip, keyring)?;
+        tip = next;
+        each(Some((&line, &tip.chain)), bytes as u64)?;
     }
 }
 

@@ -17,6 +17,8 @@ pub const ALLOWED: &[&str] = &[
     // What kind of value; the value comes by standard input.
     "--by KIND",
     "--carrier NAME",
+    // A backup's manifest.
+    "--from MANIFEST",
     // A certificate's or a key's hash says nothing of a person.
     "--certificate-hash HEX",
     // An authority's reference, which names nobody.

@@ -11,12 +11,12 @@ use strongroom::crypto::entropy::OsEntropy;
 use strongroom::crypto::keyring::Keyring;
 use strongroom::domain::time::{SimulatedClock, Timestamp};
 use strongroom::domain::vocabulary::{EraseReason, EventKind, Field, Outcome, Purpose};
-use strongroom::store::ledger::read_after;
+use strongroom::store::ledger::{LedgerEvent, read_after};
 use strongroom::store::{LogVerdict, Store, StoreError, StorePaths, verify_log};
 use strongroom::vault::{Detokenize, Vault};
 
-use super::dice;
 use super::story::{self, Copy, SHOP, Step, Story, call, settle};
+use super::{dice, full};
 
 fn flaw(story: &Story, paths: &StorePaths, known: Option<Head>) -> Option<Flaw> {
     match verify_log(&paths.database, Some(&story.keyring), known).unwrap() {
@@ -128,7 +128,9 @@ fn refused(story: &Story, paths: &StorePaths, ledger: &[u8]) -> Result<(), Strin
 fn a_ledger_with_one_bit_changed_is_refused_and_the_entry_named() {
     let (story, dice) = (Story::tell_steps(THREE_LINES), dice());
     let (copy, whole) = (story.copy(), std::fs::read(story.paths().ledger).unwrap());
-    assert_eq!(whole.iter().filter(|byte| **byte == b'\n').count(), 3);
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let kinds = ["\"erased\":", "\"learned\":"].map(|kind| text.matches(kind).count());
+    assert!(kinds[0] == 3 && kinds[1] > 0, "{kinds:?}: what was erased, and who may come in");
     assert_eq!(refused(&story, &copy.paths, &whole), Ok(()));
     let mut passed = Vec::new();
     for place in 0..whole.len() {
@@ -136,9 +138,12 @@ fn a_ledger_with_one_bit_changed_is_refused_and_the_entry_named() {
         let bit = dice.below(7);
         let mut flipped = whole.clone();
         flipped[place] ^= 1 << bit;
-        match refused(&story, &copy.paths, &flipped) {
-            Err(why) => assert!(why.contains("entry"), "{why}"),
-            Ok(()) => passed.push((place, bit)),
+        // Opening a whole store takes its time.
+        if full() || place % 4 == 0 {
+            match refused(&story, &copy.paths, &flipped) {
+                Err(why) => assert!(why.contains("entry"), "{why}"),
+                Ok(()) => passed.push((place, bit)),
+            }
         }
         for bit in 0..8 {
             flipped[place] = whole[place] ^ 1 << bit;
@@ -187,10 +192,11 @@ fn a_torn_last_line_is_cut_and_the_ledger_goes_on_from_there() {
         assert_eq!(std::fs::read_to_string(&copy.paths.ledger).unwrap(), whole);
     }
     let runtime = story::runtime();
+    let before = read_after(&copy.paths.ledger, &story.keyring, 0).unwrap().len() as u64;
     let vault = story.reopen(&runtime, &copy.paths).unwrap();
     runtime.block_on(story.ask(&vault, &Step::Erase("left", EraseReason::Controller), story.end, 1)).unwrap();
     drop(vault);
-    assert_eq!(read_after(&copy.paths.ledger, &story.keyring, 3).unwrap().len(), 1);
+    assert_eq!(read_after(&copy.paths.ledger, &story.keyring, before).unwrap().len(), 1);
     story.store(&copy.paths).unwrap();
 }
 
@@ -259,7 +265,9 @@ fn a_restored_database_destroys_again_what_the_ledger_says_was_destroyed() {
         let keys: i64 = connection.query_row("SELECT COUNT(*) FROM dek", [], |row| row.get(0)).unwrap();
         assert_eq!(keys, 2, "{opening}: one of the record that is left, one of its subject");
     }
-    assert_eq!(read_after(&restored.paths.ledger, &story.keyring, 0).unwrap().len(), 3, "the ledger tells it once");
+    let told = read_after(&restored.paths.ledger, &story.keyring, 0).unwrap();
+    let erased = told.iter().filter(|line| matches!(line.entry.event, LedgerEvent::Erased(_)));
+    assert_eq!(erased.count(), 3, "the ledger tells it once");
 }
 
 #[test]

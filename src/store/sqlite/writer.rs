@@ -4,6 +4,8 @@
 //! and are answered as what they are: it is full (`store::reserve` tells who may still write), or another process holds the
 //! database's write lock. A commit is made under one keyring, and keyrings change between commits.
 
+mod recover;
+
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +17,8 @@ use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
+use recover::{Recovered, recover};
+
 use super::read::Reader;
 use super::{sql, write};
 use crate::audit::checkpoint::Checkpoint;
@@ -24,13 +28,12 @@ use crate::audit::proof::STORED_FROM;
 use crate::audit::tree::Node;
 use crate::crypto::keyring::Keyring;
 use crate::domain::fault::{Fault, abort_at, planted};
-use crate::domain::id::Epoch;
 use crate::domain::time::Clock;
 use crate::domain::time::SECOND;
 use crate::store::ids::Ids;
 use crate::store::ledger::{Ledger, LedgerEntry};
 use crate::store::reserve::{Reserve, ReserveState, TAKES_AWAY};
-use crate::store::state::{State as Sums, Tally, tally};
+use crate::store::state::{State as Sums, Tally};
 use crate::store::tx::log::{Cut, KeptNote, LogReads as _, LogWrites as _};
 use crate::store::tx::{Places, Reads as _, Tx, Writes as _, stamp};
 use crate::store::{Flags, HeadStamp, StoreError, StorePaths, rows::MetaRow};
@@ -45,9 +48,6 @@ const COPIED_AT_ONCE: i32 = 64;
 /// and one's own, are within the second in which a refusal is promised.
 const BEGINS: usize = 80;
 const BEGIN_AGAIN: Duration = Duration::from_millis(5);
-
-/// More numbers than are given out between a backup and the loss of what came after it.
-const LOST_NUMBERS: i64 = 1 << 40;
 
 enum Job {
     Work(Box<dyn Work>),
@@ -446,7 +446,7 @@ impl<'c> State<'c> {
         self.shared.store(keyring);
         let mut works = [work];
         match self.try_commit(&mut works) {
-            Ok(_) if works.iter().all(|work| work.stands()) => {}
+            Ok(_) if works.iter().all(|work| work.stands()) => self.cut_ledger(&old),
             Ok(_) => self.fall_back(old),
             Err(error) => {
                 self.fall_back(old);
@@ -455,6 +455,16 @@ impl<'c> State<'c> {
             }
         }
         works.iter_mut().for_each(|work| work.answer(None));
+    }
+
+    /// With an epoch the ledger's lines go that were for its backups.
+    fn cut_ledger(&mut self, old: &Keyring) {
+        if old.epochs().all(|epoch| self.keyring.epoch(epoch.number()).is_some()) {
+            return;
+        }
+        if let Err(error) = self.ledger.cut(&self.keyring) {
+            self.failed(&error);
+        }
     }
 
     fn fall_back(&mut self, old: Arc<Keyring>) {
@@ -676,105 +686,6 @@ fn seconds(micros: i64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "a metric")]
 fn count(things: usize) -> f64 {
     things as f64
-}
-
-/// What a start finds.
-struct Recovered {
-    tip: Tip,
-    sums: Sums,
-    /// An earlier build's store: its log and its state are to be written anew.
-    adopted: bool,
-    /// The first id that nobody can have.
-    bound: i64,
-    /// The store is new.
-    fresh: bool,
-}
-
-/// Checks that what the database remembers of the log, the ledger and its own state agrees with what they are.
-fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledger) -> Result<Recovered, StoreError> {
-    let rows = Reader { connection };
-    let tx = Tx::new(&rows, &rows, keyring, Places::default());
-    let newest = "-- newest_epoch\nSELECT COALESCE(MAX(epoch), 0) FROM meta";
-    let newest: u32 =
-        connection.query_row(newest, [], |row| row.get(0)).map_err(|source| sql("newest_epoch", source))?;
-    if newest > keyring.active().number().0 {
-        return Err(StoreError::Refused(format!(
-            "this database was written under epoch {newest}, which the keyring does not hold: it is an old copy, or another's"
-        )));
-    }
-    let oldest = "-- oldest_epoch\nSELECT COALESCE(MIN(epoch), 0) FROM meta";
-    let oldest = connection.query_row(oldest, [], |row| row.get(0)).map_err(|source| sql("oldest_epoch", source))?;
-    if keyring.has_destroyed(Epoch(oldest)) {
-        return Err(StoreError::Refused(format!(
-            "this database was last written under epoch {oldest}, whose key was destroyed since: it is a copy older than \
-             backups are kept, and nobody can open it"
-        )));
-    }
-    let last = last_head(connection)?;
-    // From the first entry of the log on, what the store remembers of itself is there; a row that is not was deleted.
-    let remembered = |key: &'static str, fresh: i64| match (tx.meta_i64(key)?, &last) {
-        (Some(value), _) => Ok(value),
-        (None, None) => Ok(fresh),
-        (None, Some(_)) => Err(StoreError::Refused(format!("the database has lost its own note of {key}"))),
-    };
-    remembered("keyring_generation", 0)?;
-    let applied = remembered("ledger_applied", 0)?;
-    if last.is_none() && tx.meta_i64("ledger_applied")?.is_none() && ledger.last() > 0 {
-        return Err(StoreError::Refused(format!(
-            "the database is new, but the erasure ledger beside it tells of {} erasures: is the data disk mounted? To \
-             begin anew, begin with a new ledger",
-            ledger.last()
-        )));
-    }
-    if u64::try_from(applied).unwrap_or(0) > ledger.last() {
-        return Err(StoreError::Refused(format!(
-            "the erasure ledger ends at entry {}, but this database has applied entry {applied}: the ledger was cut or \
-             replaced; bring the newest copy back",
-            ledger.last()
-        )));
-    }
-    let broken = || StoreError::Refused("the audit log's frontier does not fit its last head".to_owned());
-    let tip = tx.audit_tip()?;
-    match last {
-        None if tip.entries() == 0 => {}
-        // Behind a cut the next tree has no entries yet.
-        Some((size, root)) if size == tip.entries() && (root == tip.frontier.root() || size == tip.first) => {}
-        _ => return Err(broken()),
-    }
-    let (sums, adopted) = recover_sums(&rows, &tx, &tip, keyring)?;
-    let fresh = tx.meta_i64("ledger_applied")?.is_none();
-    let bound = remembered("next_id", 1)?;
-    // An older copy goes on where no number was ever given out: the ledger may know what the lost ones stood for.
-    let is_behind = u64::try_from(applied).unwrap_or(0) < ledger.last();
-    let bound = if is_behind { bound.saturating_add(LOST_NUMBERS) } else { bound };
-    Ok(Recovered { tip, sums, adopted, bound, fresh })
-}
-
-/// The state as saved; made from the rows where an earlier build did not keep it.
-fn recover_sums(rows: &Reader<'_>, tx: &Tx<'_>, tip: &Tip, keyring: &Keyring) -> Result<(Sums, bool), StoreError> {
-    let is_earlier = tip.is_unnamed();
-    match tx.state()? {
-        Some((sums, _)) if sums.entries != tip.entries() => Err(StoreError::Refused(format!(
-            "the store's state is from when the log had {} entries, and it has {}",
-            sums.entries,
-            tip.entries()
-        ))),
-        Some((sums, tables)) if tables == crate::store::state::TABLES.len() => Ok((sums, is_earlier)),
-        None if tip.entries() > 0 && !is_earlier => {
-            Err(StoreError::Refused("the database has lost its own note of its state".to_owned()))
-        }
-        known => {
-            let (mut sums, tables) = known.unwrap_or_default();
-            sums.adopt(tables, &tally(rows, keyring.signer().state())?);
-            Ok((sums, true))
-        }
-    }
-}
-
-fn last_head(connection: &Connection) -> Result<Option<(u64, [u8; 32])>, StoreError> {
-    let text = "-- last_head\nSELECT size, root FROM audit_batch ORDER BY first DESC LIMIT 1";
-    rusqlite::OptionalExtension::optional(connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))))
-        .map_err(|source| sql("last_head", source))
 }
 
 #[cfg(test)]
