@@ -94,7 +94,9 @@ fn a_clock_that_was_confirmed_wrongly_destroys_no_more_than_a_day_may_bring() {
     stored(&house, 150);
     house.sweep();
     house.clock.leap(400 * DAY);
-    house.run(house.operations().confirm_clock(ConfirmClockRequest {})).unwrap();
+    house
+        .run(house.operations().confirm_clock(ConfirmClockRequest { time: Some(wire_time(house.clock.now())) }))
+        .unwrap();
     assert_eq!((house.sweep(), status(&house).sweep_paused), (100, true));
 }
 

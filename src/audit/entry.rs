@@ -251,6 +251,8 @@ coded! {
         Held = 80 "held",
         /// The record is not destroyed.
         NotErased = 81 "not_erased",
+        /// The clock is behind, or not at the time that was vouched for.
+        ClockNotConfirmed = 108 "clock_not_confirmed",
     }
 }
 

@@ -32,6 +32,7 @@ use crate::domain::token::{Token, TokenDigest};
 use crate::domain::vocabulary::{Class, EraseReason, EventKind, HoldKind};
 use crate::policy::hold::stands_against;
 use crate::policy::leaving::Leaving;
+use crate::policy::retention::DueReason;
 use crate::store::rows::{IdempotencyRow, RecordRow, SubjectRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -203,7 +204,8 @@ impl Vault {
         let story = before.map_or(ErasureId(call.request.0), |leaving| leaving.story);
         let was_a_minors = before.is_some_and(|leaving| leaving.reason == EraseReason::Minor);
         let reason = if was_a_minors { EraseReason::Minor } else { ask.reason };
-        let leaving = Leaving { at: now, reason, story };
+        let last = RecordId(self.store().allocate()?);
+        let leaving = Leaving { at: self.inner.mark.tick(self.clock()), reason, story, last };
         let row = SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..subject.clone() };
         let id = row.id;
         let key = once.row(RecordId(id.0), TokenDigest(story.0), Vec::new(), now)?;
@@ -288,7 +290,9 @@ impl Vault {
             }
             Err(error) => return Err(error),
         };
-        let is_over = leaving.concerns(loaded.row.stored_at) && loaded.is_due(now);
+        // What was asked for goes by the clock; what else is over, as everywhere, by the mark.
+        let is_asked_for = matches!(loaded.due.by, DueReason::Asked(_)) && loaded.is_due(now);
+        let is_over = leaving.concerns(loaded.row.id) && (is_asked_for || loaded.is_due(self.inner.mark.at()));
         let goes = is_over && clear(view, &loaded.row, leaving.reason)?.is_ok();
         Ok(Some(if goes { Judged::Goes(loaded) } else { Judged::Stays(loaded) }))
     }
@@ -403,7 +407,7 @@ impl Vault {
         now: Timestamp,
     ) -> Result<Option<KeptRecord>, StoreError> {
         let Some(row) = view.record(id)? else { return Ok(None) };
-        if !leaving.concerns(row.stored_at) {
+        if !leaving.concerns(row.id) {
             return Ok(None);
         }
         let class = row.class;

@@ -44,6 +44,10 @@ pub enum Error {
     NoNextRoot,
     #[error("the approval is decided, used or out of time")]
     ApprovalOver,
+    #[error("the clock is not at the time that was vouched for")]
+    ClockAstray,
+    #[error("the clock is behind the time that is known to have passed")]
+    ClockBehind,
 }
 
 impl Error {

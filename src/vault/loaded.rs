@@ -12,11 +12,12 @@ use crate::crypto::envelope::{Dek, Plaintext, Sealed, WrappedDek, open, unwrap};
 use crate::crypto::slot::{DekUse, Part, SealSlot};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::field::FieldValue;
-use crate::domain::id::{DekId, RecordId};
+use crate::domain::id::{DekId, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Field;
 use crate::policy::facts::Facts;
+use crate::policy::leaving::Leaving;
 use crate::policy::release::{Access, Permit};
 use crate::policy::retention::{Due, Piece};
 use crate::store::rows::{GrantRow, RecordRow, SubjectRow, TombstoneRow};
@@ -91,7 +92,8 @@ impl Vault {
         facts: &Facts,
     ) -> Result<Option<Due>, StoreError> {
         let due = self.policy_of(row)?.due(facts);
-        Ok(due.map(|due| subject.leaving.map_or(due.clone(), |leaving| leaving.due(facts, due))))
+        let leaving = subject.leaving.filter(|leaving| leaving.concerns(row.id));
+        Ok(due.map(|due| leaving.map_or(due.clone(), |leaving| leaving.due(facts, due))))
     }
 
     /// The subject's name in today's log: a MAC under the subject's own key, which dies with the subject.
@@ -112,6 +114,13 @@ impl Vault {
         let wrapped = WrappedDek::from_bytes(dek.wrapped);
         unwrap(epoch, &subject.wrap_slot(dek.epoch), &wrapped).map_err(unopened("dek"))
     }
+}
+
+/// Whether the subject still leaves, or stays, as it did when its record was loaded. Errors: `Raced`, because the record is due
+/// otherwise now, and whoever looked through the leaving subject's records may have been here already.
+pub(crate) fn as_it_left(view: &View<'_>, subject: SubjectId, leaving: Option<Leaving>) -> Result<(), StoreError> {
+    let is_the_same = view.subject(subject)?.is_some_and(|now| now.leaving == leaving);
+    if is_the_same { Ok(()) } else { Err(StoreError::Raced) }
 }
 
 impl Loaded {

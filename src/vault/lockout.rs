@@ -70,6 +70,7 @@ fn offence(code: RefusalCode) -> Option<Offence> {
         | RefusalCode::EpochInUse
         | RefusalCode::KeyringNotSaved
         | RefusalCode::NoNextRoot
+        | RefusalCode::ClockNotConfirmed
         | RefusalCode::CannotOpen
         | RefusalCode::LockedOut => None,
         _ => Some(Offence::Refused),

@@ -128,6 +128,7 @@ pub const REFUSALS: Names = &[
     (55, "locked_out"),
     (80, "held"),
     (81, "not_erased"),
+    (108, "clock_not_confirmed"),
 ];
 
 pub const CLASSES: Names = &[(1, "order"), (2, "account"), (3, "case")];
