@@ -47,6 +47,8 @@ pub(crate) struct Loaded {
 pub(crate) enum Why<'a> {
     /// A caller may see it.
     Release(&'a Permit),
+    /// An authority may, of a record that a hold keeps: what else nobody reads any more, too.
+    Disclose(&'a Permit),
     /// It is sealed anew at once, in the next revision.
     Reseal,
     /// Its country is counted, as the record goes.
@@ -136,6 +138,11 @@ impl Loaded {
         self.row.fields.is_over(piece) || self.row.fields.holds_piece(piece) && self.is_stage_due(piece, self.at)
     }
 
+    /// Whether the piece was here, and is destroyed; until it is, a hold keeps it.
+    pub(crate) fn is_gone(&self, piece: Piece) -> bool {
+        self.row.fields.is_over(piece) && !self.row.fields.holds_piece(piece)
+    }
+
     /// The pieces still held whose own retention is over by `mark`.
     pub(crate) fn ripe(&self, mark: Timestamp) -> Vec<Piece> {
         let fields = self.row.fields;
@@ -180,11 +187,11 @@ impl Loaded {
         why: &Why<'_>,
     ) -> Result<Option<FieldValue>, StoreError> {
         match why {
-            Why::Release(permit) if permit.access(field) == Access::Deny => return Ok(None),
+            Why::Release(permit) | Why::Disclose(permit) if permit.access(field) == Access::Deny => return Ok(None),
             Why::Release(_) if self.is_over(Piece::Whole(field)) => return Ok(None),
             Why::Count if field != Field::Address => return Ok(None),
             Why::Reindex if !matches!(field, Field::Email | Field::Phone) => return Ok(None),
-            Why::Release(_) | Why::Reseal | Why::Count | Why::Reindex => {}
+            Why::Release(_) | Why::Disclose(_) | Why::Reseal | Why::Count | Why::Reindex => {}
         }
         let plaintext = self.open_part(view, key, Part::Field(field))?;
         let value = FieldValue::from_bytes(field, plaintext.expose());
