@@ -15,13 +15,15 @@ use common::{House, START, order, wire_time};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use people::{log, reason, refusals};
 use strongroom::audit::entry::{Action, RefusalCode};
+use strongroom::audit::receipt::Receipt;
+use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY, HOUR, MINUTE, SECOND, Timestamp};
 use strongroom::policy::retention::Policy;
 use strongroom::rpc::proto::erase_subject_response::News;
 use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::{
     ConfirmClockRequest, DescribeRequest, DescribeResponse, DetokenizeRequest, EraseSubjectRequest, EventKind, Field,
-    Outcome, Purpose, RecordState, ReportEventRequest, StatusRequest, TokenizeRequest,
+    Outcome, Purpose, ReceiptOfRequest, RecordState, ReportEventRequest, StatusRequest, TokenizeRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -163,6 +165,25 @@ fn a_days_downtime_with_a_reboot_waits_for_an_operator_and_one_without_does_not(
     restart(&mut house, |house| house.clock.advance(DAY));
     house.sweep();
     assert_eq!((state(&house, &token), warned(&house)), (RecordState::Erased, None));
+}
+
+#[test]
+fn a_receipt_never_says_that_a_record_went_before_it_did() {
+    let mut house = House::new();
+    let token = delivered(&house, 1);
+    house.clock.advance(60 * DAY - 12 * HOUR);
+    house.sweep();
+    restart(&mut house, |house| house.clock.reboot(DAY));
+    let key = strongroom::crypto::note::parse_key(&house.vault().public_key()).unwrap();
+    // Nobody confirms the clock; by what is known to have passed it is due at last, a day late.
+    house.clock.advance(12 * HOUR);
+    assert_eq!(house.sweep(), 1);
+    let mut office = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    let receipt = house.run(office.receipt_of(ReceiptOfRequest { token })).unwrap().into_inner().receipt;
+    let receipt = Receipt::verify(&receipt, &key).unwrap();
+    assert_eq!(receipt.online_at, house.clock.now());
+    let horizon = house.config.keys.schedule.horizon();
+    assert_eq!(receipt.in_backups_by, house.clock.now().plus(horizon));
 }
 
 #[test]
@@ -354,8 +375,7 @@ fn a_change_of_clocks_a_skipped_day_and_a_missing_midnight_destroy_nothing_early
 
 /// The erasure of a subject, and how many records it destroyed at once.
 fn erase_subject(house: &House, key: &str, token: &str) -> u64 {
-    let mut office =
-        ErasureServiceClient::new(house.channel(strongroom::domain::caller::Role::PrivacyOfficer, "office"));
+    let mut office = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
     let request = EraseSubjectRequest {
         idempotency_key: key.to_owned(),
         token: token.to_owned(),

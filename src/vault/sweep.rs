@@ -81,7 +81,8 @@ struct Doomed {
     told: Told,
 }
 
-fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestamp) -> Doomed {
+/// It goes now, whichever time its due was judged by: a receipt must not say that it went earlier.
+fn doomed(due: Due, request: RequestId, now: Timestamp, in_backups_by: Timestamp) -> Doomed {
     let Due { loaded, reason, tally } = due;
     let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.id));
     let (action, request) = match reason {
@@ -90,9 +91,9 @@ fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestam
         // What was asked for is told under the asking's number.
         _ => (Action::Erase, leaving.map_or(request, |leaving| RequestId(leaving.story.0))),
     };
-    let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
+    let draft = Draft::by_vault(&loaded.row.tenant, request, action, now);
     let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-    let told = Told { at: mark, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+    let told = Told { at: now, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
     Doomed { record: loaded.row, reason, told }
 }
 
@@ -149,7 +150,7 @@ impl Vault {
             due.truncate(left);
             staged.truncate(left - due.len());
         }
-        let destroyed = self.destroy_all(due, window, mark).await?;
+        let destroyed = self.destroy_all(due, window).await?;
         let staged = self.stage_all(staged, window.after(destroyed as u64), mark).await?;
         // Without progress there is nothing to hurry for.
         Ok(Swept { destroyed, staged, more: whole_chunk && (destroyed + staged > 0 || put_aside) })
@@ -295,13 +296,12 @@ impl Vault {
         })?)
     }
 
-    async fn destroy_all(&self, due: Vec<Due>, window: Window, mark: Timestamp) -> Result<usize, Error> {
+    async fn destroy_all(&self, due: Vec<Due>, window: Window) -> Result<usize, Error> {
         if due.is_empty() {
             return Ok(0);
         }
-        let request = self.new_request();
-        let rows: Vec<Doomed> =
-            due.into_iter().map(|due| doomed(due, request, mark, self.in_backups_by(mark))).collect();
+        let (request, now) = (self.new_request(), self.now());
+        let rows: Vec<Doomed> = due.into_iter().map(|due| doomed(due, request, now, self.in_backups_by(now))).collect();
         match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}
             answer => return answer,
