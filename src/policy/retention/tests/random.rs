@@ -171,9 +171,10 @@ impl DrawnRule {
     /// Whether the rule, read as a sentence, lets something go at `at`.
     fn allows(&self, place: &Place, events: &[Event], at: Timestamp) -> bool {
         let of = |kind: EventKind| events.iter().filter(move |event| event.kind == kind);
-        let over = |event: &Event, length: Drawn| place.over(event.occurred_at, length, at);
-        // A deadline that has passed is enough.
-        if self.at_latest.iter().any(|(kind, length)| of(*kind).any(|event| over(event, *length))) {
+        let over = |start: Timestamp, length: Drawn| place.over(start, length, at);
+        let times = |kind: EventKind| of(kind).map(|event| event.occurred_at);
+        // A deadline that has passed is enough; the first of several is what it runs from.
+        if self.at_latest.iter().any(|(kind, length)| times(*kind).min().is_some_and(|first| over(first, *length))) {
             return true;
         }
         // Nothing that is waited for may be open, nor closed too lately.
@@ -184,20 +185,21 @@ impl DrawnRule {
                     return false;
                 }
             }
-            let is_late = |closed: &Event| match self.after_closing {
-                Some(length) => over(closed, length),
-                None => closed.occurred_at <= at,
-            };
-            if !of(matter.closed()).all(is_late) {
-                return false;
-            }
         }
-        let mut starts =
-            self.after.iter().flat_map(|(kind, length)| of(*kind).map(move |event| (event, *length))).peekable();
-        let by_event = starts.peek().is_some() && starts.all(|(event, length)| over(event, length));
-        let by_silence = self.inactive_after.is_some_and(|length| {
-            place.over(place.stored, length, at) && of(AccountActive).all(|event| over(event, length))
+        // Of several closings, events or signs of life the last counts.
+        let closings = self.wait_for.iter().flat_map(|matter| times(matter.closed()));
+        let is_closed_lately = closings.max().is_some_and(|last| match self.after_closing {
+            Some(length) => !over(last, length),
+            None => last > at,
         });
+        if is_closed_lately {
+            return false;
+        }
+        let mut lasts = self.after.iter().filter_map(|(kind, length)| Some((times(*kind).max()?, *length))).peekable();
+        let by_event = lasts.peek().is_some() && lasts.all(|(last, length)| over(last, length));
+        let by_silence = self
+            .inactive_after
+            .is_some_and(|length| over(times(AccountActive).fold(place.stored, Timestamp::max), length));
         by_event || by_silence
     }
 }
