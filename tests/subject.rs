@@ -317,6 +317,59 @@ fn what_races_with_an_erasure_comes_before_it_and_goes_or_after_it_and_stays() {
     println!("{gone} came before and are gone, {stayed} came after and stayed");
 }
 
+/// A hold and an erasure at once: a hold that was placed has kept its record, and one that came too late is told so.
+#[test]
+fn a_hold_that_races_with_an_erasure_keeps_its_record_or_is_refused() {
+    let rounds = if std::env::var_os("STRONGROOM_FULL").is_some() { 300 } else { 30 };
+    let house = House::new();
+    let (mut kept, mut late) = (0, 0);
+    for round in 0..rounds {
+        let of = |n: usize| TokenizeRequest { subject: format!("held-{round}@shop.example"), ..order(round * 10 + n) };
+        let tokens: Vec<String> = (0..3).map(|n| house.tokenize(of(n))).collect();
+        let held = tokens.last().unwrap().clone();
+        let request = PlaceHoldRequest {
+            idempotency_key: format!("race-{round}"),
+            token: held.clone(),
+            whole_subject: round % 2 == 0,
+            kind: HoldKind::Authority.into(),
+            case_reference: "12 O 345/26".to_owned(),
+            ..Default::default()
+        };
+        let (mut officer_one, mut officer_two) = (officer(&house), officer(&house));
+        let leave = by_token(&held, EraseReason::Cancellation);
+        let (placed, count) = house.run(async {
+            let erasing = tokio::spawn(async move {
+                let (mut news, mut count) = (officer_one.erase_subject(leave).await.unwrap().into_inner(), 0);
+                while let Some(message) = news.message().await.unwrap() {
+                    count += usize::from(matches!(message.news, Some(News::Kept(_))));
+                }
+                count
+            });
+            // An erasure is several commits: the hold comes between any two of them, or after all.
+            let wait = std::time::Duration::from_micros(u64::try_from(round % 10).unwrap() * 700);
+            let placing = tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                officer_two.place_hold(request).await
+            });
+            (placing.await.unwrap(), erasing.await.unwrap())
+        });
+        house.sweep();
+        match placed {
+            Ok(_) => {
+                assert_eq!(state(&house, &held).0, RecordState::Expired, "round {round}: it is kept, and unreadable");
+                assert!(count <= tokens.len());
+                kept += 1;
+            }
+            Err(refused) => {
+                assert_eq!(reason(&refused), "ERASED");
+                assert_eq!(state(&house, &held).0, RecordState::Erased);
+                late += 1;
+            }
+        }
+    }
+    println!("{kept} holds were in time, {late} came too late");
+}
+
 #[test]
 fn an_erasure_that_is_cut_off_is_unreadable_at_once_and_carried_on_without_the_caller() {
     let mut house = House::new();

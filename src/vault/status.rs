@@ -123,7 +123,8 @@ impl Vault {
                 NotConfirmed::Astray => Error::ClockAstray,
                 NotConfirmed::Behind => Error::ClockBehind,
             };
-            return self.refuse(draft, RefusalCode::ClockNotConfirmed, told).await;
+            self.log_as("confirm_clock", draft.refused(RefusalCode::ClockNotConfirmed)).await?;
+            return Err(told);
         }
         self.log_as("confirm_clock", draft.done()).await?;
         let mark = self.inner.mark.confirm(self.clock(), time);
