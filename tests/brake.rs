@@ -10,11 +10,13 @@ use common::{House, order, wire_time};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use people::log;
 use strongroom::audit::entry::Action;
+use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY, HOUR};
 use strongroom::policy::retention::Policy;
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::{
-    ConfirmClockRequest, DescribeRequest, EventKind, RecordState, ReportEventRequest, ResumeSweepRequest,
-    StatusRequest, StatusResponse,
+    ConfirmClockRequest, DescribeRequest, EventKind, HoldKind, PlaceHoldRequest, RecordState, ReportEventRequest,
+    ResumeSweepRequest, StatusRequest, StatusResponse, TokenizeRequest,
 };
 
 fn status(house: &House) -> StatusResponse {
@@ -133,6 +135,31 @@ fn a_flood_that_takes_pieces_of_records_stops_like_one_that_takes_records() {
     assert_eq!((house.sweep(), staged()), (0, 70));
     assert_eq!(resume(&house), 50);
     assert_eq!((house.sweep(), staged(), status(&house).sweep_paused), (0, 120, false));
+}
+
+#[test]
+fn what_holds_keep_back_makes_no_room_for_a_flood() {
+    let house = House::new();
+    let held: Vec<_> =
+        (0..120).map(|n| house.tokenize(TokenizeRequest { subject: "anna".to_owned(), ..order(n) })).collect();
+    held.iter().for_each(|token| house.event(token, EventKind::Delivered, 0).unwrap());
+    let mut office = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    let hold = PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        subject: "anna".to_owned(),
+        whole_subject: true,
+        kind: HoldKind::Court.into(),
+        case_reference: "12 O 345/26".to_owned(),
+        ..Default::default()
+    };
+    house.run(office.place_hold(hold)).unwrap();
+    for _ in 0..63 {
+        house.clock.advance(DAY);
+        assert_eq!(house.sweep(), 0);
+    }
+    let others: Vec<_> = (200..350).map(|n| house.tokenize(order(n))).collect();
+    falsely_signed(&house, &others);
+    assert_eq!((house.sweep(), status(&house).sweep_paused), (100, true));
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! A wrong clock: whatever it does, nothing is destroyed before its true time, reads refuse by the later of clock and mark, somebody
 //! is told, and when the clock is right again all goes on. A real server over its real store; only the clock is simulated, and a
-//! restart with another clock is a stop and a start.
+//! restart with another clock is a stop and a start, with one on another boot besides.
+//!
+//! Planted fault: a mark that goes wherever the wall clock does. By hand, each of which turned a test of this file red: a mark that
+//! gains on the boot clock while the clock is far ahead; one that stands still while the clock is behind; an erasure of a subject
+//! that takes what is over by the wall clock alone; a receipt of the mark's time; records that leave with their subject by time.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -217,7 +217,7 @@ impl Vault {
     }
 
     /// Due records that are not destroyed now: altered, or held.
-    fn aside(&self) -> BTreeSet<RecordId> {
+    pub(crate) fn aside(&self) -> BTreeSet<RecordId> {
         let held = self.inner.sweeper.held.lock().map(|set| set.clone()).unwrap_or_default();
         self.tampered().into_iter().chain(held).collect()
     }
