@@ -24,7 +24,7 @@ use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::{
     ApproveRequest, CorrectRequest, DescribeRequest, EraseReason, EraseSubjectRequest, EventKind, Field,
     GetDeliveryRequest, HoldKind, KeepReason, KeptRecord, LiftHoldRequest, PlaceHoldRequest, RecordState,
-    ReportEventRequest, TokenizeRequest, lift_hold_response,
+    ReportEventRequest, ResumeSweepRequest, StatusRequest, TokenizeRequest, lift_hold_response,
 };
 use strongroom::vault::{EraseSubject, SubjectNews, Which};
 use tonic::transport::Channel;
@@ -304,6 +304,11 @@ fn what_races_with_an_erasure_comes_before_it_and_goes_or_after_it_and_stays() {
             tokens
         });
         house.sweep();
+        if house.run(house.operations().status(StatusRequest {})).unwrap().into_inner().sweep_paused {
+            // So many at once as make the sweeper wait for a person.
+            house.run(house.operations().resume_sweep(ResumeSweepRequest {})).unwrap();
+            house.sweep();
+        }
         assert_eq!(state(&house, &waits).0, RecordState::Erased, "round {round}: settled and asked for");
         for token in tokens {
             match state(&house, &token).0 {

@@ -22,7 +22,7 @@ use super::loaded::{Held, Loaded};
 use super::once::Once;
 use super::stage::next_due;
 use super::{ATTEMPTS, Error, Vault};
-use crate::audit::entry::{Action, RefusalCode, RequestId};
+use crate::audit::entry::{Action, RefusalCode, RequestId, SubjectTag};
 use crate::crypto::mac::index_tag;
 use crate::crypto::slot::Part;
 use crate::domain::field::{CustomerReference, IdempotencyKey};
@@ -137,14 +137,15 @@ impl Vault {
                 self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                 return Ok(going(story, goes_on.map(|subject| subject.id)));
             }
-            let subject = match self.store().read(|view| self.leaver(view, tenant, &ask.which))? {
-                (Some(subject), _) => subject,
+            let (subject, tag) = match self.store().read(|view| self.leaver(view, tenant, &ask.which, now))? {
+                (Some(leaver), _) => leaver,
                 (None, Some(story)) => {
                     self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                     return Ok(going(story, None));
                 }
                 (None, None) => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
             };
+            let draft = draft.clone().of_subject(tag);
             match self.begin(call, ask, &once, subject, draft, now).await {
                 Err(Error::Unavailable(StoreError::Raced)) => {}
                 answer => return answer,
@@ -153,22 +154,29 @@ impl Vault {
         Err(Error::Unavailable(StoreError::Raced))
     }
 
-    /// The subject that is meant; or the story by which it went already.
+    /// The subject that is meant, with its tag of the day; or the story by which it went already.
     fn leaver(
         &self,
         view: &View<'_>,
         tenant: &TenantId,
         which: &Which,
-    ) -> Result<(Option<SubjectRow>, Option<ErasureId>), StoreError> {
+        now: Timestamp,
+    ) -> Result<(Option<(SubjectRow, SubjectTag)>, Option<ErasureId>), StoreError> {
+        let tagged = |subject: SubjectRow| {
+            let tag = self.tag_of(view, &subject, now)?;
+            Ok::<_, StoreError>((subject, tag))
+        };
         let token = match which {
-            Which::Subject(reference) => return Ok((self.subject_called(view, tenant, reference)?, None)),
+            Which::Subject(reference) => {
+                return Ok((self.subject_called(view, tenant, reference)?.map(tagged).transpose()?, None));
+            }
             Which::Record(token) | Which::SubjectOf(token) => token,
         };
         let digest = token.digest(tenant);
         match view.record_by_digest(&digest)? {
             Some(record) => {
                 let subject = view.subject(record.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
-                Ok((Some(subject), None))
+                Ok((Some(tagged(subject)?), None))
             }
             None => Ok((None, view.tombstone(&digest)?.and_then(|tombstone| tombstone.story))),
         }
@@ -196,7 +204,7 @@ impl Vault {
         ask: &EraseSubject,
         once: &Once,
         subject: SubjectRow,
-        draft: &Draft,
+        draft: Draft,
         now: Timestamp,
     ) -> Result<SubjectErasure, Error> {
         // One story for one subject, however often it is asked for; the weightiest reason stands.
@@ -209,8 +217,7 @@ impl Vault {
         let row = SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..subject.clone() };
         let id = row.id;
         let key = once.row(RecordId(id.0), TokenDigest(story.0), Vec::new(), now)?;
-        let tag = self.store().read(|view| self.tag_of(view, &subject, now))?;
-        let entry = draft.clone().of_subject(tag).under(RequestId(story.0)).done();
+        let entry = draft.under(RequestId(story.0)).done();
         let write = move |tx: &mut Tx<'_>| {
             tx.insert_idempotency(&key)?;
             if tx.subject(id)?.is_none_or(|now| now != subject) {
