@@ -4,7 +4,8 @@
 //!
 //! Planted fault: a mark that goes wherever the wall clock does. By hand, each of which turned a test of this file red: a mark that
 //! gains on the boot clock while the clock is far ahead; one that stands still while the clock is behind; an erasure of a subject
-//! that takes what is over by the wall clock alone; a receipt of the mark's time; records that leave with their subject by time.
+//! that takes what is over by the wall clock alone; a receipt of the mark's time; records that leave with their subject by time;
+//! destruction that goes on while clock and mark contradict each other.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
