@@ -95,6 +95,14 @@ pub enum Keeping {
     Tampered,
 }
 
+/// Who is to leave.
+enum Leaver {
+    /// With its tag of the day, of the same snapshot: in the next one it may be gone.
+    There(Box<(SubjectRow, SubjectTag)>),
+    /// The story by which it went, if it was ever there.
+    Gone(Option<ErasureId>),
+}
+
 /// What to do with one record.
 enum Judged {
     Goes(Box<Loaded>),
@@ -138,12 +146,12 @@ impl Vault {
                 return Ok(going(story, goes_on.map(|subject| subject.id)));
             }
             let (subject, tag) = match self.store().read(|view| self.leaver(view, tenant, &ask.which, now))? {
-                (Some(leaver), _) => leaver,
-                (None, Some(story)) => {
+                Leaver::There(leaver) => *leaver,
+                Leaver::Gone(Some(story)) => {
                     self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                     return Ok(going(story, None));
                 }
-                (None, None) => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
+                Leaver::Gone(None) => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
             };
             let draft = draft.clone().of_subject(tag);
             match self.begin(call, ask, &once, subject, draft, now).await {
@@ -154,21 +162,16 @@ impl Vault {
         Err(Error::Unavailable(StoreError::Raced))
     }
 
-    /// The subject that is meant, with its tag of the day; or the story by which it went already.
-    fn leaver(
-        &self,
-        view: &View<'_>,
-        tenant: &TenantId,
-        which: &Which,
-        now: Timestamp,
-    ) -> Result<(Option<(SubjectRow, SubjectTag)>, Option<ErasureId>), StoreError> {
-        let tagged = |subject: SubjectRow| {
+    /// The subject that is meant.
+    fn leaver(&self, view: &View<'_>, tenant: &TenantId, which: &Which, now: Timestamp) -> Result<Leaver, StoreError> {
+        let there = |subject: SubjectRow| {
             let tag = self.tag_of(view, &subject, now)?;
-            Ok::<_, StoreError>((subject, tag))
+            Ok::<_, StoreError>(Leaver::There(Box::new((subject, tag))))
         };
         let token = match which {
             Which::Subject(reference) => {
-                return Ok((self.subject_called(view, tenant, reference)?.map(tagged).transpose()?, None));
+                let subject = self.subject_called(view, tenant, reference)?;
+                return subject.map_or(Ok(Leaver::Gone(None)), there);
             }
             Which::Record(token) | Which::SubjectOf(token) => token,
         };
@@ -176,9 +179,9 @@ impl Vault {
         match view.record_by_digest(&digest)? {
             Some(record) => {
                 let subject = view.subject(record.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
-                Ok((Some(tagged(subject)?), None))
+                there(subject)
             }
-            None => Ok((None, view.tombstone(&digest)?.and_then(|tombstone| tombstone.story))),
+            None => Ok(Leaver::Gone(view.tombstone(&digest)?.and_then(|tombstone| tombstone.story))),
         }
     }
 
