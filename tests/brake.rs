@@ -10,10 +10,13 @@ use common::{House, order, wire_time};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use people::log;
 use strongroom::audit::entry::Action;
+use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY, HOUR};
+use strongroom::policy::retention::Policy;
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::{
-    ConfirmClockRequest, DescribeRequest, EventKind, RecordState, ReportEventRequest, ResumeSweepRequest,
-    StatusRequest, StatusResponse,
+    ConfirmClockRequest, DescribeRequest, EventKind, HoldKind, PlaceHoldRequest, RecordState, ReportEventRequest,
+    ResumeSweepRequest, StatusRequest, StatusResponse, TokenizeRequest,
 };
 
 fn status(house: &House) -> StatusResponse {
@@ -94,7 +97,68 @@ fn a_clock_that_was_confirmed_wrongly_destroys_no_more_than_a_day_may_bring() {
     stored(&house, 150);
     house.sweep();
     house.clock.leap(400 * DAY);
-    house.run(house.operations().confirm_clock(ConfirmClockRequest {})).unwrap();
+    house
+        .run(house.operations().confirm_clock(ConfirmClockRequest { time: Some(wire_time(house.clock.now())) }))
+        .unwrap();
+    assert_eq!((house.sweep(), status(&house).sweep_paused), (100, true));
+}
+
+/// Phones go a fortnight after the delivery.
+const STAGED: &str = "id = 't'\nzone = 'UTC'\n[class.order]\naction = 'purge'\nafter.delivered = 'P60D'\ncap = 'P1Y'\n\
+                      fields = ['recipient_name', 'address', 'phone', 'email', 'payment_account']\n\
+                      [class.order.field.phone]\nafter.delivered = 'P14D'\n";
+
+#[test]
+fn a_flood_that_takes_pieces_of_records_stops_like_one_that_takes_records() {
+    let house = House::under(Policy::parse(STAGED).unwrap());
+    let tokens = stored(&house, 150);
+    house.sweep();
+    let signed_before = |tokens: &[String], days: i64| {
+        for (n, token) in tokens.iter().enumerate() {
+            let request = ReportEventRequest {
+                idempotency_key: format!("false-{days}-{n}"),
+                token: token.clone(),
+                kind: EventKind::Delivered.into(),
+                ordinal: 0,
+                occurred_at: Some(wire_time(house.clock.now().plus(-days * DAY))),
+            };
+            house.run(house.lifecycle().report_event(request)).unwrap();
+        }
+    };
+    let (whole, phones) = tokens.split_at(30);
+    signed_before(whole, 61);
+    signed_before(phones, 15);
+    assert_eq!((house.sweep(), status(&house).sweep_paused), (30, true));
+    let staged = || log(&house).iter().filter(|entry| entry.action == Action::Stage).count();
+    assert_eq!(staged(), 70, "records and pieces count together");
+    house.clock.advance(DAY);
+    assert_eq!((house.sweep(), staged()), (0, 70));
+    assert_eq!(resume(&house), 50);
+    assert_eq!((house.sweep(), staged(), status(&house).sweep_paused), (0, 120, false));
+}
+
+#[test]
+fn what_holds_keep_back_makes_no_room_for_a_flood() {
+    let house = House::new();
+    let held: Vec<_> =
+        (0..120).map(|n| house.tokenize(TokenizeRequest { subject: "anna".to_owned(), ..order(n) })).collect();
+    held.iter().for_each(|token| house.event(token, EventKind::Delivered, 0).unwrap());
+    let mut office = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    let hold = PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        subject: "anna".to_owned(),
+        whole_subject: true,
+        kind: HoldKind::Court.into(),
+        case_reference: "12 O 345/26".to_owned(),
+        ..Default::default()
+    };
+    house.run(office.place_hold(hold)).unwrap();
+    for _ in 0..63 {
+        house.clock.advance(DAY);
+        assert_eq!(house.sweep(), 0);
+    }
+    let others: Vec<_> = (200..350).map(|n| house.tokenize(order(n))).collect();
+    falsely_signed(&house, &others);
     assert_eq!((house.sweep(), status(&house).sweep_paused), (100, true));
 }
 

@@ -169,7 +169,7 @@ fn child() {
     let asked = std::fs::read_to_string(folder.join("asked")).unwrap();
     let vault = open(&folder, NOW);
     run(async {
-        vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 1)).await.unwrap();
+        vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 1), NOW).await.unwrap();
         say("ready");
         for (n, line) in asked.lines().enumerate() {
             let token = Token::from_bytes(hex::decode(line).unwrap().try_into().unwrap());
@@ -299,7 +299,7 @@ fn check(before: &Before, folder: &Path, said: &[String]) -> Result<Duration, St
     }
     // The vault finishes by itself what is its own; what a caller was not answered it asks again.
     run(async {
-        vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 7)).await.unwrap();
+        vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 7), NOW).await.unwrap();
         while vault.sweep().await.unwrap().more {}
         for (n, token) in before.tokens[&Road::Asked].iter().enumerate() {
             let token = Token::from_bytes(*token);

@@ -777,7 +777,7 @@ fn a_hold_is_on_its_record_or_subject_until_it_is_lifted_and_remembered_for_its_
 fn a_leaving_subject_is_found_until_all_of_it_was_seen_and_its_story_afterwards(backend: &dyn Backend) {
     let store = backend.open().unwrap();
     let story = ErasureId([7; 16]);
-    let leaving = Leaving { at: NOW, reason: EraseReason::Cancellation, story };
+    let leaving = Leaving { at: NOW, reason: EraseReason::Cancellation, story, last: RecordId(9) };
     let asked = SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..subject(1) };
     let row = asked.clone();
     write(&store, move |tx| {

@@ -257,6 +257,8 @@ coded! {
         NotErased = 81 "not_erased",
         /// The configuration names no folder for backups.
         NoBackupFolder = 100 "no_backup_folder",
+        /// The clock is behind, or not at the time that was vouched for.
+        ClockNotConfirmed = 108 "clock_not_confirmed",
     }
 }
 

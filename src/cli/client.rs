@@ -167,6 +167,8 @@ mod tests {
         }
         assert_eq!(instant("1970-01-01T01:00:01+01:00"), Ok(Timestamp(SECOND)));
         assert!(instant("yesterday").is_err());
+        // A leap second has no number of its own: it is the one before, from which a policy's days are as long as ever.
+        assert_eq!(instant("2016-12-31T23:59:60Z"), instant("2016-12-31T23:59:59Z"));
     }
 
     #[test]

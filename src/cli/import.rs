@@ -247,6 +247,8 @@ fn is_the_lines_own(reason: ErrorReason) -> bool {
         | R::NotAHash
         | R::NotAMonth
         | R::NotErased
+        | R::ClockAstray
+        | R::ClockBehind
         | R::Held
         | R::NotAPeriod
         | R::NotInTheLog

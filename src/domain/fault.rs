@@ -71,6 +71,10 @@ pub enum Fault {
     DueEarly = 42,
     /// A policy that shortens something takes force by one person's word.
     ShorteningUnwatched = 43,
+    /// The mark goes wherever the wall clock does.
+    MarkByWallClock = 70,
+    /// A disclosure takes one person's word.
+    DisclosureUnwatched = 71,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -155,6 +159,8 @@ mod with_the_feature {
             "stage-readable" => Some(Fault::StageReadable),
             "stage-kept" => Some(Fault::StageKept),
             "due-early" => Some(Fault::DueEarly),
+            "mark-by-wall-clock" => Some(Fault::MarkByWallClock),
+            "disclosure-unwatched" => Some(Fault::DisclosureUnwatched),
             "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
             "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,

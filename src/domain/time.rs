@@ -100,11 +100,13 @@ impl Clock for SystemClock {
 pub struct SimulatedClock {
     wall: Arc<AtomicI64>,
     boot: Arc<AtomicI64>,
+    boots: Arc<AtomicI64>,
 }
 
 impl SimulatedClock {
     pub fn starting_at(at: Timestamp) -> Self {
-        Self { wall: Arc::new(AtomicI64::new(at.0)), boot: Arc::new(AtomicI64::new(0)) }
+        let (wall, boot, boots) = (AtomicI64::new(at.0), AtomicI64::new(0), AtomicI64::new(1));
+        Self { wall: Arc::new(wall), boot: Arc::new(boot), boots: Arc::new(boots) }
     }
 
     /// Time passes: both clocks move forward together.
@@ -116,6 +118,13 @@ impl SimulatedClock {
     /// The wall clock is set wrong: only it moves.
     pub fn leap(&self, micros: i64) {
         self.wall.fetch_add(micros, Ordering::SeqCst);
+    }
+
+    /// The machine is off for so long, and its boot clock begins anew.
+    pub fn reboot(&self, off: i64) {
+        self.wall.fetch_add(off, Ordering::SeqCst);
+        self.boot.store(0, Ordering::SeqCst);
+        self.boots.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -129,6 +138,6 @@ impl Clock for SimulatedClock {
     }
 
     fn boot_id(&self) -> u128 {
-        1
+        u128::from(self.boots.load(Ordering::SeqCst).unsigned_abs())
     }
 }

@@ -101,8 +101,9 @@ pub enum State {
 pub struct Over;
 
 impl Approval {
+    /// What was asked for while the clock was ahead has no longer time for it.
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        now >= self.expires_at
+        now >= self.expires_at || now < self.asked.at.plus(-LIFETIME)
     }
 
     pub fn is_open(&self, now: Timestamp) -> bool {
@@ -124,8 +125,9 @@ impl Approval {
 
     /// Carries it out; an approval serves once.
     pub fn use_up(self, now: Timestamp) -> Result<Self, Over> {
+        let has_expired = self.has_expired(now);
         match self.state {
-            State::Approved(said) if now < self.expires_at => Ok(Self { state: State::Used(said, now), ..self }),
+            State::Approved(said) if !has_expired => Ok(Self { state: State::Used(said, now), ..self }),
             _ => Err(Over),
         }
     }
@@ -250,6 +252,16 @@ mod tests {
         }
     }
 
+    /// Asked for a day from now.
+    fn approval_of_tomorrow() -> Approval {
+        let tomorrow = LIFETIME;
+        Approval {
+            asked: said("tenant/k/key-admin/anna", tomorrow),
+            expires_at: Timestamp(tomorrow + LIFETIME),
+            ..asked()
+        }
+    }
+
     const BERT: &str = "tenant/k/operator/bert";
 
     #[test]
@@ -268,6 +280,11 @@ mod tests {
         assert_eq!(approved.reject(said(BERT, 100)), Err(Over));
         assert_eq!(asked().approve(said(BERT, 100)), Err(Over));
         assert!(asked().is_open(Timestamp(99)) && !asked().is_open(Timestamp(100)));
+        let while_ahead = approval_of_tomorrow();
+        assert!(while_ahead.is_open(Timestamp(0)) && !while_ahead.is_open(Timestamp(-1)));
+        let approved = while_ahead.approve(said(BERT, 1)).unwrap();
+        assert_eq!(approved.clone().use_up(Timestamp(-1)), Err(Over));
+        assert!(approved.use_up(Timestamp(2)).is_ok());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! wrongly, a flood of false events) stops there, unreadable and undestroyed, until a person has looked.
 //!
 //! The forecast of a day is what the index of dues says will come due within it, and what the day before had forecast and
-//! not done. A backlog that nobody forecast is none of it, or a flood would forecast itself.
+//! not done, as far as it is still waiting: what is held back is none of it, or holds would make room for a flood. Nor is a backlog
+//! that nobody forecast, or a flood would forecast itself.
 
 use crate::domain::time::{DAY, Timestamp};
 
@@ -29,10 +30,11 @@ impl Window {
         mark >= self.end()
     }
 
-    /// The next day, once this one is over; `coming` is what is due between the mark and a day later.
+    /// The next day, once this one is over; `coming` is what is due between the mark and a day later, `waiting` what is due and
+    /// might go.
     #[must_use]
-    pub fn next(self, mark: Timestamp, coming: u64) -> Self {
-        let undone = self.forecast.saturating_sub(self.destroyed);
+    pub fn next(self, mark: Timestamp, coming: u64, waiting: u64) -> Self {
+        let undone = self.forecast.saturating_sub(self.destroyed).min(waiting);
         Self { began: mark, forecast: coming.saturating_add(undone), destroyed: 0 }
     }
 
@@ -66,9 +68,11 @@ mod tests {
 
     #[test]
     fn the_next_day_takes_over_what_was_forecast_and_not_done_and_nothing_else() {
-        let day = Window::vouched(NOON, 50).after(20).next(NOON.plus(DAY), 7);
+        let day = Window::vouched(NOON, 50).after(20).next(NOON.plus(DAY), 7, 60);
         assert_eq!(day, Window { began: NOON.plus(DAY), forecast: 37, destroyed: 0 });
-        let day = Window::vouched(NOON, 50).after(90).next(NOON.plus(30 * DAY), 7);
+        let day = Window::vouched(NOON, 50).after(90).next(NOON.plus(30 * DAY), 7, 60);
         assert_eq!(day.forecast, 7);
+        let held_back = Window::vouched(NOON, 50).after(20).next(NOON.plus(DAY), 7, 0);
+        assert_eq!(held_back.forecast, 7);
     }
 }

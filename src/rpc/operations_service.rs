@@ -49,7 +49,8 @@ impl OperationsService for Operations {
         request: Request<proto::ConfirmClockRequest>,
     ) -> Result<Response<proto::ConfirmClockResponse>, Status> {
         let call = self.door.enter(&request, rpc!(ConfirmClock)).await?;
-        let mark = self.door.vault.confirm_clock(&call).await.map_err(|error| status(&error))?;
+        let time = self.door.parsed(&call, rpc!(ConfirmClock), wire::vouched(&request.into_inner())).await?;
+        let mark = self.door.vault.confirm_clock(&call, time).await.map_err(|error| status(&error))?;
         Ok(Response::new(proto::ConfirmClockResponse { mark: Some(wire::wire_time(mark)) }))
     }
 

@@ -48,6 +48,10 @@ pub(super) fn status(error: &Error) -> Status {
         }
         Error::NoBackupFolder => (Code::FailedPrecondition, "no folder for backups is configured"),
         Error::ApprovalOver => (Code::FailedPrecondition, "the approval is decided, carried out, or out of time"),
+        Error::ClockAstray => (Code::FailedPrecondition, "the vault's clock is not at the time that was vouched for"),
+        Error::ClockBehind => {
+            (Code::FailedPrecondition, "the vault's clock is behind the time that is known to have passed")
+        }
     };
     detailed(code, text, reason(error), None)
 }
@@ -158,6 +162,8 @@ fn reason(error: &Error) -> ErrorReason {
         Error::Held(_) => ErrorReason::Held,
         Error::NotErased => ErrorReason::NotErased,
         Error::ApprovalOver => ErrorReason::ApprovalOver,
+        Error::ClockAstray => ErrorReason::ClockAstray,
+        Error::ClockBehind => ErrorReason::ClockBehind,
         Error::EpochInUse => ErrorReason::EpochInUse,
         Error::KeyringNotSaved => ErrorReason::KeyringNotSaved,
         Error::NoNextRoot => ErrorReason::NoNextRoot,

@@ -245,6 +245,10 @@ fn time(field: &str, wire: Option<WireTime>) -> Parsed<Timestamp> {
     wire.seconds.checked_mul(SECOND).and_then(|at| at.checked_add(nanos / 1_000)).map(Timestamp).ok_or_else(not_a_time)
 }
 
+pub(super) fn vouched(wire: &proto::ConfirmClockRequest) -> Parsed<Timestamp> {
+    time("time", wire.time)
+}
+
 pub(super) fn wire_time(at: Timestamp) -> WireTime {
     let nanos = i32::try_from(at.0.rem_euclid(SECOND) * 1_000).unwrap_or(0);
     WireTime { seconds: at.0.div_euclid(SECOND), nanos }

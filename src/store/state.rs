@@ -24,15 +24,13 @@ use crate::crypto::state::StateKey;
 use crate::policy::approval::Approval;
 use crate::policy::enrolment::Enrolment;
 
-/// The tables whose rows are in the state, in the order of their sums. New ones come at the end, and one that is gone keeps its
-/// place.
-pub const TABLES: [&str; 12] = [
+/// The tables whose rows are in the state, in the order of their sums. New ones come at the end.
+pub const TABLES: [&str; 11] = [
     RecordRow::TABLE,
     SubjectRow::TABLE,
     GrantRow::TABLE,
     IdempotencyRow::TABLE,
     TombstoneRow::TABLE,
-    RETIRED,
     Enrolment::TABLE,
     Approval::TABLE,
     PolicyInForceRow::TABLE,
@@ -40,9 +38,6 @@ pub const TABLES: [&str; 12] = [
     MonthRow::TABLE,
     TallyRow::TABLE,
 ];
-
-/// A table of an earlier build: it has no rows any more, and its sums are nothing.
-const RETIRED: &str = "statistic";
 
 /// One row that is in the state.
 #[derive(Clone, Copy)]
@@ -68,12 +63,12 @@ impl Fact<'_> {
             Fact::Grant(_) => 2,
             Fact::Idempotency(_) => 3,
             Fact::Tombstone(_) => 4,
-            Fact::Caller(_) => 6,
-            Fact::Approval(_) => 7,
-            Fact::PolicyInForce(_) => 8,
-            Fact::Hold(_) => 9,
-            Fact::Month(_) => 10,
-            Fact::Tally(_) => 11,
+            Fact::Caller(_) => 5,
+            Fact::Approval(_) => 6,
+            Fact::PolicyInForce(_) => 7,
+            Fact::Hold(_) => 8,
+            Fact::Month(_) => 9,
+            Fact::Tally(_) => 10,
         }
     }
 
@@ -240,12 +235,10 @@ impl State {
         Some((Self { entries, number, tally }, pairs.len()))
     }
 
-    /// Takes over what `found` says of the tables from the `known`th on, and of the one that a build which knows more has dropped.
+    /// Takes over what `found` says of the tables from the `known`th on.
     pub(crate) fn adopt(&mut self, known: usize, found: &Tally) {
-        for (number, (sum, found)) in self.tally.0.iter_mut().zip(&found.0).enumerate() {
-            if number >= known || known < TABLES.len() && TABLES.get(number) == Some(&RETIRED) {
-                *sum = *found;
-            }
+        for (sum, found) in self.tally.0.iter_mut().zip(&found.0).skip(known) {
+            *sum = *found;
         }
     }
 }

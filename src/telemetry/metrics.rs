@@ -147,7 +147,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("strongroom_tombstones", "Tombstones"),
     ("strongroom_sweep_lag_seconds", "How long the oldest due record has waited"),
     ("strongroom_sweep_paused", "1: far more came due than was forecast, and destruction waits for a person"),
-    ("strongroom_mark_lag_seconds", "How far the time that destruction goes by is behind the clock"),
+    ("strongroom_mark_lag_seconds", "How far the time that destruction goes by and the clock are apart"),
     ("strongroom_audit_entries", "Entries in the audit log"),
     ("strongroom_ledger_entries", "Entries in the erasure ledger"),
     ("strongroom_active_epoch", "The epoch that new keys are wrapped under"),

@@ -4,7 +4,7 @@
 use super::call::{Call, Draft};
 use super::destroy::clear;
 use super::error::unopened;
-use super::loaded::{Found, Loaded, Why, part_code};
+use super::loaded::{Found, Loaded, Why, as_it_left, part_code};
 use super::stage::next_due;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
@@ -110,9 +110,10 @@ impl Vault {
             let changed = ask.fields.iter().map(|value| (value.field(), Outcome::Granted));
             let dropped = ask.clear.iter().map(|field| (*field, Outcome::NotSet));
             let entry = draft.outcomes(changed.chain(dropped).collect()).done();
-            let old = loaded.row;
+            let (old, leaving) = (loaded.row, loaded.subject.leaving);
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
+                as_it_left(tx, old.subject, leaving)?;
                 if clear(tx, &old, EraseReason::Controller)?.is_err() {
                     return Err(StoreError::Raced);
                 }

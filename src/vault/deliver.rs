@@ -4,7 +4,7 @@
 
 use super::call::{Call, Draft};
 use super::error::unopened;
-use super::loaded::{Held, Loaded, Why};
+use super::loaded::{Held, Loaded, Why, as_it_left};
 use super::shipment::{end_grant, end_grants, ends, serial_slot};
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
@@ -125,6 +125,7 @@ impl Vault {
             }
             let changed = self.delivered(&found, ask.delivered_at, now)?;
             let row = once.row(found.loaded.row.id, found.loaded.row.digest, vec![1], now)?;
+            let leaving = found.loaded.subject.leaving;
             let (entry, grant, record) = (draft.done(), found.grant, found.loaded.row);
             let write = move |tx: &mut Tx<'_>| {
                 tx.insert_idempotency(&row)?;
@@ -132,6 +133,7 @@ impl Vault {
                 // The parcel is at its door: no other carrier's grant for it outlives that.
                 end_grants(tx, grant.record, EventKind::Delivered, grant.parcel, now)?;
                 if let Some((record, _)) = &changed {
+                    as_it_left(tx, record.subject, leaving)?;
                     tx.update_record(record)?;
                 }
                 let news =
@@ -158,7 +160,7 @@ impl Vault {
         }
         // SECURITY: a carrier's clock starts retention neither outside of its own grant, nor ahead of time, nor so far back
         // that the record would be due before the shop could say that something is open.
-        let earliest = grant.not_before.max(loaded.row.stored_at).max(now.plus(-LATE));
+        let earliest = grant.not_before.max(loaded.row.stored_at.min(now)).max(now.plus(-LATE));
         let latest = grant.not_after.min(now);
         let occurred_at = told.min(latest).max(earliest);
         let event = Event { kind: EventKind::Delivered, ordinal: grant.parcel, occurred_at, recorded_at: now };

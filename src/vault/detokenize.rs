@@ -132,7 +132,7 @@ impl Vault {
             let (draft, held) = over(draft, &ask.fields, &permit, Outcome::Expired);
             return Judged { draft, verdict: Ok(held), rests_on };
         }
-        match open(view, &loaded, &ask.fields, &permit) {
+        match open(view, &loaded, &ask.fields, &Why::Release(&permit), &permit) {
             Ok(fields) => {
                 let draft = draft.outcomes(fields.iter().map(|one| (one.field, one.outcome)).collect());
                 let held = Held::new(Detokenized { fields, revision: Some(loaded.row.revision) });
@@ -158,10 +158,12 @@ pub(super) fn over(draft: Draft, fields: &[Field], permit: &Permit, outcome: Out
     (draft.outcomes(outcomes), held)
 }
 
+/// Opens what the permit grants, as far as it is still to be had for that reason.
 pub(super) fn open(
     view: &View<'_>,
     loaded: &Loaded,
     fields: &[Field],
+    why: &Why<'_>,
     permit: &Permit,
 ) -> Result<Vec<FieldOutcome>, StoreError> {
     let key = loaded.key(view)?;
@@ -173,13 +175,17 @@ pub(super) fn open(
             if access == Access::Deny {
                 return Ok(plain(Outcome::Denied));
             }
-            if loaded.is_over(Piece::Whole(field)) {
+            let is_past = match why {
+                Why::Disclose(_) => loaded.is_gone(Piece::Whole(field)),
+                _ => loaded.is_over(Piece::Whole(field)),
+            };
+            if is_past {
                 return Ok(plain(Outcome::Expired));
             }
             if !loaded.row.fields.holds(field) {
                 return Ok(plain(Outcome::NotSet));
             }
-            let Some(value) = loaded.open_field(view, &key, field, &Why::Release(permit))? else {
+            let Some(value) = loaded.open_field(view, &key, field, why)? else {
                 return Ok(plain(Outcome::Denied));
             };
             Ok(match access {

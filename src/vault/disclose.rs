@@ -1,14 +1,17 @@
 //! Legal disclosure: fields of a record for an authority, with its case reference, by two people. INVARIANT: no field is opened
 //! before the second person has agreed to this record, these fields and this case; the approval is used up in the transaction
-//! that logs the release, and what was opened leaves only after that, if the record was still what it was.
+//! that logs the release, and what was opened leaves only after that, if the record was still what it was. What is over, in whole or
+//! in part, is disclosed while a hold keeps it, and not for an instant longer.
 
 use super::approval::{Ask, Gate, Gated, Pending};
 use super::call::{Call, Draft};
+use super::destroy::in_force;
 use super::detokenize::{Detokenized, open, over};
-use super::loaded::{Found, Held, Loaded};
+use super::loaded::{Found, Held, Loaded, Why};
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::slot::Canonical;
+use crate::domain::fault::{Fault, planted};
 use crate::domain::field::CaseReference;
 use crate::domain::id::{RecordId, Revision};
 use crate::domain::time::Timestamp;
@@ -16,6 +19,7 @@ use crate::domain::token::Token;
 use crate::domain::vocabulary::{Field, Outcome, Purpose};
 use crate::policy::approval::{RequestDigest, Verb};
 use crate::policy::release::disclosure;
+use crate::store::rows::RecordRow;
 use crate::store::{StoreError, Tx, View};
 
 /// Which fields of one record, and in which case.
@@ -38,7 +42,9 @@ struct Asked {
     draft: Draft,
     gate: Ask,
     digest: RequestDigest,
-    rests_on: (RecordId, u64),
+    record: RecordRow,
+    /// A hold keeps it, and what is disclosed may be what nobody else reads any more.
+    is_held: bool,
     /// `None`: nobody has agreed yet, and nothing was opened.
     opened: Option<(Held<Detokenized>, Outcomes)>,
 }
@@ -78,10 +84,15 @@ impl Vault {
                     }
                 }
                 Judged::Asked(asked) => {
-                    let Asked { draft, gate, digest, rests_on: (record, version), opened } = *asked;
+                    let Asked { draft, gate, digest, record, is_held, opened } = *asked;
                     let (held, outcomes) = opened.unzip();
                     let write = move |tx: &mut Tx<'_>| {
-                        let is_as_read = tx.record_version(record)? == Some(version);
+                        let is_as_read = tx.record_version(record.id)? == Some(record.version)
+                            && is_held != in_force(tx, &record)?.is_empty();
+                        if planted(Fault::DisclosureUnwatched) {
+                            tx.log(draft.clone().done());
+                            return Ok(Ok(()));
+                        }
                         if !is_as_read || gate.is_agreed(tx, digest)? != outcomes.is_some() {
                             return Ok(Err(Kept::Changed));
                         }
@@ -136,30 +147,24 @@ impl Vault {
         let Some(permit) = disclosure(call.caller.role, loaded.row.class) else {
             return Ok(Judged::Refused(draft, RefusalCode::Forbidden));
         };
-        if is_closed(view, &loaded, now)? {
+        let is_held = !in_force(view, &loaded.row)?.is_empty();
+        if loaded.is_due(now) && !is_held {
             let (draft, held) = over(draft, &ask.fields, &permit, Outcome::Expired);
             return Ok(Judged::Over(draft, held, Some(rests_on)));
         }
         let gate = Ask::new(self, call, Verb::Disclose, about(&loaded, ask));
         let digest = gate.digest(&canonical(loaded.row.id, ask));
-        let opened = if gate.is_agreed(view, digest)? {
-            let fields = open(view, &loaded, &ask.fields, &permit)?;
+        let opened = if gate.is_agreed(view, digest)? || planted(Fault::DisclosureUnwatched) {
+            let why = if is_held { Why::Disclose(&permit) } else { Why::Release(&permit) };
+            let fields = open(view, &loaded, &ask.fields, &why, &permit)?;
             let outcomes = fields.iter().map(|one| (one.field, one.outcome)).collect();
             let revision: Option<Revision> = Some(loaded.row.revision);
             Some((Held::new(Detokenized { fields, revision }), outcomes))
         } else {
             None
         };
-        Ok(Judged::Asked(Box::new(Asked { draft, gate, digest, rests_on, opened })))
+        Ok(Judged::Asked(Box::new(Asked { draft, gate, digest, record: loaded.row, is_held, opened })))
     }
-}
-
-/// Whether the record's retention keeps it from being disclosed. A hold keeps a record for its case beyond its time: nobody reads
-/// it then, but by this door.
-fn is_closed(view: &View<'_>, loaded: &Loaded, now: Timestamp) -> Result<bool, StoreError> {
-    let is_held =
-        || Ok::<_, StoreError>(view.holds_of(loaded.subject.id)?.iter().any(|hold| hold.is_on(loaded.row.id)));
-    Ok(loaded.is_due(now) && !is_held()?)
 }
 
 /// SECURITY: the digest is not keyed, so the record goes by its number and never by its token. The record's version is not

@@ -22,7 +22,7 @@ use super::loaded::{Held, Loaded};
 use super::once::Once;
 use super::stage::next_due;
 use super::{ATTEMPTS, Error, Vault};
-use crate::audit::entry::{Action, RefusalCode, RequestId};
+use crate::audit::entry::{Action, RefusalCode, RequestId, SubjectTag};
 use crate::crypto::mac::index_tag;
 use crate::crypto::slot::Part;
 use crate::domain::field::{CustomerReference, IdempotencyKey};
@@ -32,6 +32,7 @@ use crate::domain::token::{Token, TokenDigest};
 use crate::domain::vocabulary::{Class, EraseReason, EventKind, HoldKind};
 use crate::policy::hold::stands_against;
 use crate::policy::leaving::Leaving;
+use crate::policy::retention::DueReason;
 use crate::store::ledger::{Learned, LedgerEntry, NOBODY};
 use crate::store::rows::{IdempotencyRow, RecordRow, SubjectRow};
 use crate::store::{StoreError, Tx, View};
@@ -95,6 +96,14 @@ pub enum Keeping {
     Tampered,
 }
 
+/// Who is to leave.
+enum Leaver {
+    /// With its tag of the day, of the same snapshot: in the next one it may be gone.
+    There(Box<(SubjectRow, SubjectTag)>),
+    /// The story by which it went, if it was ever there.
+    Gone(Option<ErasureId>),
+}
+
 /// What to do with one record.
 enum Judged {
     Goes(Box<Loaded>),
@@ -137,14 +146,15 @@ impl Vault {
                 self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                 return Ok(going(story, goes_on.map(|subject| subject.id)));
             }
-            let subject = match self.store().read(|view| self.leaver(view, tenant, &ask.which))? {
-                (Some(subject), _) => subject,
-                (None, Some(story)) => {
+            let (subject, tag) = match self.store().read(|view| self.leaver(view, tenant, &ask.which, now))? {
+                Leaver::There(leaver) => *leaver,
+                Leaver::Gone(Some(story)) => {
                     self.log(draft.clone().under(RequestId(story.0)).action(Action::Replay).done()).await?;
                     return Ok(going(story, None));
                 }
-                (None, None) => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
+                Leaver::Gone(None) => return self.refuse(draft.clone(), RefusalCode::Unknown, Error::NotFound).await,
             };
+            let draft = draft.clone().of_subject(tag);
             match self.begin(call, ask, &once, subject, draft, now).await {
                 Err(Error::Unavailable(StoreError::Raced)) => {}
                 answer => return answer,
@@ -153,24 +163,26 @@ impl Vault {
         Err(Error::Unavailable(StoreError::Raced))
     }
 
-    /// The subject that is meant; or the story by which it went already.
-    fn leaver(
-        &self,
-        view: &View<'_>,
-        tenant: &TenantId,
-        which: &Which,
-    ) -> Result<(Option<SubjectRow>, Option<ErasureId>), StoreError> {
+    /// The subject that is meant.
+    fn leaver(&self, view: &View<'_>, tenant: &TenantId, which: &Which, now: Timestamp) -> Result<Leaver, StoreError> {
+        let there = |subject: SubjectRow| {
+            let tag = self.tag_of(view, &subject, now)?;
+            Ok::<_, StoreError>(Leaver::There(Box::new((subject, tag))))
+        };
         let token = match which {
-            Which::Subject(reference) => return Ok((self.subject_called(view, tenant, reference)?, None)),
+            Which::Subject(reference) => {
+                let subject = self.subject_called(view, tenant, reference)?;
+                return subject.map_or(Ok(Leaver::Gone(None)), there);
+            }
             Which::Record(token) | Which::SubjectOf(token) => token,
         };
         let digest = token.digest(tenant);
         match view.record_by_digest(&digest)? {
             Some(record) => {
                 let subject = view.subject(record.subject)?.ok_or(StoreError::Tampered { table: "subject" })?;
-                Ok((Some(subject), None))
+                there(subject)
             }
-            None => Ok((None, view.tombstone(&digest)?.and_then(|tombstone| tombstone.story))),
+            None => Ok(Leaver::Gone(view.tombstone(&digest)?.and_then(|tombstone| tombstone.story))),
         }
     }
 
@@ -196,7 +208,7 @@ impl Vault {
         ask: &EraseSubject,
         once: &Once,
         subject: SubjectRow,
-        draft: &Draft,
+        draft: Draft,
         now: Timestamp,
     ) -> Result<SubjectErasure, Error> {
         // One story for one subject, however often it is asked for; the weightiest reason stands.
@@ -204,12 +216,12 @@ impl Vault {
         let story = before.map_or(ErasureId(call.request.0), |leaving| leaving.story);
         let was_a_minors = before.is_some_and(|leaving| leaving.reason == EraseReason::Minor);
         let reason = if was_a_minors { EraseReason::Minor } else { ask.reason };
-        let leaving = Leaving { at: now, reason, story };
+        let last = RecordId(self.store().allocate()?);
+        let leaving = Leaving { at: self.inner.mark.tick(self.clock()), reason, story, last };
         let row = SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..subject.clone() };
         let id = row.id;
         let key = once.row(RecordId(id.0), TokenDigest(story.0), Vec::new(), now)?;
-        let tag = self.store().read(|view| self.tag_of(view, &subject, now))?;
-        let entry = draft.clone().of_subject(tag).under(RequestId(story.0)).done();
+        let entry = draft.under(RequestId(story.0)).done();
         let write = move |tx: &mut Tx<'_>| {
             tx.insert_idempotency(&key)?;
             if tx.subject(id)?.is_none_or(|now| now != subject) {
@@ -290,7 +302,9 @@ impl Vault {
             }
             Err(error) => return Err(error),
         };
-        let is_over = leaving.concerns(loaded.row.stored_at) && loaded.is_due(now);
+        // What was asked for goes by the clock; what else is over, as everywhere, by the mark.
+        let is_asked_for = matches!(loaded.due.by, DueReason::Asked(_)) && loaded.is_due(now);
+        let is_over = leaving.concerns(loaded.row.id) && (is_asked_for || loaded.is_due(self.inner.mark.at()));
         let goes = is_over && clear(view, &loaded.row, leaving.reason)?.is_ok();
         Ok(Some(if goes { Judged::Goes(loaded) } else { Judged::Stays(loaded) }))
     }
@@ -405,7 +419,7 @@ impl Vault {
         now: Timestamp,
     ) -> Result<Option<KeptRecord>, StoreError> {
         let Some(row) = view.record(id)? else { return Ok(None) };
-        if !leaving.concerns(row.stored_at) {
+        if !leaving.concerns(row.id) {
             return Ok(None);
         }
         let class = row.class;

@@ -46,6 +46,10 @@ pub enum Error {
     NoBackupFolder,
     #[error("the approval is decided, used or out of time")]
     ApprovalOver,
+    #[error("the clock is not at the time that was vouched for")]
+    ClockAstray,
+    #[error("the clock is behind the time that is known to have passed")]
+    ClockBehind,
 }
 
 impl Error {

@@ -13,7 +13,7 @@ use super::once::Once;
 use super::tokenize::about;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
-use crate::crypto::envelope::{Sealed, open, seal};
+use crate::crypto::envelope::{Dek, Sealed, open, seal};
 use crate::crypto::slot::{Canonical, Part, SealSlot};
 use crate::domain::field::{CaseReference, CustomerReference, IdempotencyKey};
 use crate::domain::id::{HoldId, RecordId, Revision};
@@ -57,6 +57,8 @@ pub struct HoldShown {
 /// What a hold is placed on.
 struct Target {
     subject: SubjectRow,
+    /// The subject's, of the same snapshot: it may be gone in the next.
+    key: Dek,
     record: Option<RecordId>,
     digest: TokenDigest,
     draft: Draft,
@@ -111,8 +113,8 @@ impl Vault {
                 let Some(subject) = self.subject_called(view, tenant, reference)? else {
                     return Ok(Err((RefusalCode::Unknown, Error::NotFound)));
                 };
-                let digest = TokenDigest([0; 16]);
-                return Ok(Ok(Target { subject, record: None, digest, draft: draft.clone() }));
+                let (digest, key) = (TokenDigest([0; 16]), self.subject_key(view, &subject)?);
+                return Ok(Ok(Target { subject, key, record: None, digest, draft: draft.clone() }));
             }
         };
         let digest = token.digest(tenant);
@@ -122,7 +124,8 @@ impl Vault {
             Found::Live(loaded) => {
                 let draft = about(draft, &loaded);
                 let record = matches!(ask.which, Which::Record(_)).then_some(loaded.row.id);
-                Ok(Target { subject: loaded.subject, record, digest, draft })
+                let key = self.subject_key(view, &loaded.subject)?;
+                Ok(Target { subject: loaded.subject, key, record, digest, draft })
             }
         })
     }
@@ -135,9 +138,8 @@ impl Vault {
         target: Target,
         now: Timestamp,
     ) -> Result<HoldId, Error> {
-        let Target { subject, record, digest, draft } = target;
+        let Target { subject, key, record, digest, draft } = target;
         let id = HoldId(self.store().allocate()?);
-        let key = self.store().read(|view| self.subject_key(view, &subject))?;
         let sealed = seal(&key, &case_slot(&subject, id), ask.case.expose().as_bytes(), self.entropy());
         let hold = HoldRow {
             id,

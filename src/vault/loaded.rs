@@ -12,11 +12,12 @@ use crate::crypto::envelope::{Dek, Plaintext, Sealed, WrappedDek, open, unwrap};
 use crate::crypto::slot::{DekUse, Part, SealSlot};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::field::FieldValue;
-use crate::domain::id::{DekId, RecordId};
+use crate::domain::id::{DekId, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::Field;
 use crate::policy::facts::Facts;
+use crate::policy::leaving::Leaving;
 use crate::policy::release::{Access, Permit};
 use crate::policy::retention::{Due, Piece};
 use crate::store::rows::{GrantRow, RecordRow, SubjectRow, TombstoneRow};
@@ -46,6 +47,8 @@ pub(crate) struct Loaded {
 pub(crate) enum Why<'a> {
     /// A caller may see it.
     Release(&'a Permit),
+    /// An authority may, of a record that a hold keeps: what else nobody reads any more, too.
+    Disclose(&'a Permit),
     /// It is sealed anew at once, in the next revision.
     Reseal,
     /// Its country is counted, as the record goes.
@@ -91,7 +94,8 @@ impl Vault {
         facts: &Facts,
     ) -> Result<Option<Due>, StoreError> {
         let due = self.policy_of(row)?.due(facts);
-        Ok(due.map(|due| subject.leaving.map_or(due.clone(), |leaving| leaving.due(facts, due))))
+        let leaving = subject.leaving.filter(|leaving| leaving.concerns(row.id));
+        Ok(due.map(|due| leaving.map_or(due.clone(), |leaving| leaving.due(facts, due))))
     }
 
     /// The subject's name in today's log: a MAC under the subject's own key, which dies with the subject.
@@ -114,6 +118,13 @@ impl Vault {
     }
 }
 
+/// Whether the subject still leaves, or stays, as it did when its record was loaded. Errors: `Raced`, because the record is due
+/// otherwise now, and whoever looked through the leaving subject's records may have been here already.
+pub(crate) fn as_it_left(view: &View<'_>, subject: SubjectId, leaving: Option<Leaving>) -> Result<(), StoreError> {
+    let is_the_same = view.subject(subject)?.is_some_and(|now| now.leaving == leaving);
+    if is_the_same { Ok(()) } else { Err(StoreError::Raced) }
+}
+
 impl Loaded {
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         self.due.at <= now
@@ -125,6 +136,11 @@ impl Loaded {
             return false;
         }
         self.row.fields.is_over(piece) || self.row.fields.holds_piece(piece) && self.is_stage_due(piece, self.at)
+    }
+
+    /// Whether the piece was here, and is destroyed; until it is, a hold keeps it.
+    pub(crate) fn is_gone(&self, piece: Piece) -> bool {
+        self.row.fields.is_over(piece) && !self.row.fields.holds_piece(piece)
     }
 
     /// The pieces still held whose own retention is over by `mark`.
@@ -171,11 +187,11 @@ impl Loaded {
         why: &Why<'_>,
     ) -> Result<Option<FieldValue>, StoreError> {
         match why {
-            Why::Release(permit) if permit.access(field) == Access::Deny => return Ok(None),
+            Why::Release(permit) | Why::Disclose(permit) if permit.access(field) == Access::Deny => return Ok(None),
             Why::Release(_) if self.is_over(Piece::Whole(field)) => return Ok(None),
             Why::Count if field != Field::Address => return Ok(None),
             Why::Reindex if !matches!(field, Field::Email | Field::Phone) => return Ok(None),
-            Why::Release(_) | Why::Reseal | Why::Count | Why::Reindex => {}
+            Why::Release(_) | Why::Disclose(_) | Why::Reseal | Why::Count | Why::Reindex => {}
         }
         let plaintext = self.open_part(view, key, Part::Field(field))?;
         let value = FieldValue::from_bytes(field, plaintext.expose());

@@ -71,6 +71,7 @@ fn offence(code: RefusalCode) -> Option<Offence> {
         | RefusalCode::KeyringNotSaved
         | RefusalCode::NoNextRoot
         | RefusalCode::NoBackupFolder
+        | RefusalCode::ClockNotConfirmed
         | RefusalCode::CannotOpen
         | RefusalCode::LockedOut => None,
         _ => Some(Offence::Refused),

@@ -1,14 +1,27 @@
-//! The mark: the instant that destruction goes by. INVARIANT: the mark never goes back, never runs ahead of the wall clock's
-//! best reading, and advances no faster than the boot clock; so a wall clock set wrong destroys nothing early. What it
-//! cannot know (the length of a reboot) it does not assume: destruction then runs late until an operator confirms the clock.
+//! The mark: the time that is known to have passed, and the instant that destruction goes by. INVARIANT: the mark never goes back
+//! and advances no faster than the boot clock; so a wall clock set wrong destroys nothing early. What it cannot know (the length
+//! of a reboot) it does not assume: destruction then runs late until an operator confirms the clock.
+//!
+//! ```text
+//! the wall clock leaps ahead      the mark goes on with the boot clock; reads refuse by the wall clock, what is stored is stamped
+//!                                 by it: both late for destruction, never early
+//! it falls behind the mark        the mark goes on with the boot clock, so that nothing is stamped earlier than it was; which of
+//!                                 the two is wrong nobody knows, so destruction waits
+//! a reboot, a long downtime       counts for nothing until somebody confirms the clock
+//! ```
 
 use std::sync::Mutex;
 
+use crate::domain::fault::{Fault, planted};
 use crate::domain::time::{Clock, MINUTE, Timestamp};
 use crate::store::{StoreError, Tx, View};
 
-/// How far the mark may lag before someone is told.
+/// How far clock and mark may be apart before someone is told.
 const ALARM: i64 = 10 * MINUTE;
+/// How far the clock may be from the time that an operator vouches for.
+const ASTRAY: i64 = 5 * MINUTE;
+/// The share of the time that a wall clock may gain on the boot clock, if it is near: 500 ppm, as clocks are slewed (adjtimex(2)).
+const SLEW: i64 = 2_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct State {
@@ -17,11 +30,28 @@ struct State {
     boot_id: u128,
 }
 
-/// The next mark. The boot clock may run slow against a wall clock that is being slewed, by 500 ppm at most (adjtimex(2)).
+/// The next mark.
 fn advanced(state: State, now: Timestamp, boot: i64, boot_id: u128) -> State {
     let elapsed = if boot_id == state.boot_id { boot.saturating_sub(state.boot).max(0) } else { 0 };
-    let reach = state.mark.plus(elapsed.saturating_add(elapsed / 2_000));
-    State { mark: now.min(reach).max(state.mark), boot, boot_id }
+    let passed = state.mark.plus(elapsed);
+    let mark = if planted(Fault::MarkByWallClock) {
+        now
+    } else if (-ALARM..=ALARM).contains(&now.since(passed)) {
+        // Near enough to be a clock that is steered, or was put right: the mark waits for it, or catches up with it slowly.
+        now.min(passed.plus(elapsed / SLEW))
+    } else {
+        passed
+    };
+    State { mark: mark.max(state.mark), boot, boot_id }
+}
+
+/// Why an operator's word for the clock does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotConfirmed {
+    /// The vault's clock is not at the time that was vouched for.
+    Astray,
+    /// The clock is behind what is known to have passed.
+    Behind,
 }
 
 pub(crate) struct Mark {
@@ -47,7 +77,9 @@ impl Mark {
                 boot_id: join(view.meta_i64("mark_boot_high")?, view.meta_i64("mark_boot_low")?),
             },
         };
-        Ok(Self { state: Mutex::new(state) })
+        let mark = Self { state: Mutex::new(state) };
+        mark.tick(clock);
+        Ok(mark)
     }
 
     /// Notes, before what will be the log's first entry, that no vault has served this store yet.
@@ -67,12 +99,30 @@ impl Mark {
         self.state.lock().map_or(Timestamp(i64::MIN), |state| state.mark)
     }
 
-    /// An operator vouches for the wall clock: the mark goes to it.
-    pub(crate) fn confirm(&self, clock: &dyn Clock) -> Timestamp {
+    /// Whether the word of an operator who says that it is `vouched` now counts.
+    pub(crate) fn may_confirm(&self, clock: &dyn Clock, vouched: Timestamp) -> Result<(), NotConfirmed> {
+        let now = clock.now();
+        if !(-ASTRAY..=ASTRAY).contains(&now.since(vouched)) {
+            Err(NotConfirmed::Astray)
+        } else if self.is_contradicted(now) {
+            Err(NotConfirmed::Behind)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The mark goes to the wall clock, but never past what an operator vouched for: the clock may have leapt since.
+    pub(crate) fn confirm(&self, clock: &dyn Clock, vouched: Timestamp) -> Timestamp {
         let Ok(mut state) = self.state.lock() else { return Timestamp(i64::MIN) };
-        let mark = clock.now().max(state.mark);
+        let mark = clock.now().min(vouched.plus(ASTRAY)).max(state.mark);
         *state = State { mark, boot: clock.boot(), boot_id: clock.boot_id() };
         mark
+    }
+
+    /// Whether the wall clock says that it is earlier than what is known to have passed. Then either is wrong, and nothing
+    /// is destroyed by the mark before the clock is right.
+    pub(crate) fn is_contradicted(&self, now: Timestamp) -> bool {
+        now.since(self.at()) < -ALARM && !planted(Fault::MarkByWallClock)
     }
 
     /// Saves the mark with the boot reading it belongs to.
@@ -91,14 +141,20 @@ impl Mark {
     /// What an operator should know of the clocks.
     pub(crate) fn warning(&self, now: Timestamp) -> Option<String> {
         let lag = now.since(self.at());
-        let what = if lag > ALARM {
-            "the wall clock is ahead of the time that is known to have passed; destruction waits"
+        let seconds = lag.unsigned_abs() / 1_000_000;
+        if lag > ALARM {
+            Some(format!(
+                "the wall clock is {seconds} s ahead of the time that is known to have passed; destruction waits. Check the \
+                 clock, then: strongroom retention confirm-clock"
+            ))
         } else if lag < -ALARM {
-            "the wall clock is behind the time that is known to have passed; reads refuse by the later one"
+            Some(format!(
+                "the wall clock is {seconds} s behind the time that is known to have passed; reads refuse by the later one, \
+                 destruction waits. Set the clock right"
+            ))
         } else {
-            return None;
-        };
-        Some(format!("{what} ({} s). Check the clock, then: strongroom retention confirm-clock", lag / 1_000_000))
+            None
+        }
     }
 }
 
@@ -131,18 +187,49 @@ mod tests {
         clock.advance(10 * SECOND);
         assert!(mark.tick(&clock).since(START) <= 11 * SECOND);
         assert!(mark.warning(clock.now()).is_some());
-        assert_eq!(mark.confirm(&clock), clock.now());
+        assert_eq!(mark.confirm(&clock, clock.now()), clock.now());
         assert!(mark.warning(clock.now()).is_none());
     }
 
     #[test]
-    fn a_leap_backward_never_takes_the_mark_back() {
+    fn a_leap_backward_leaves_the_mark_to_the_boot_clock_and_cannot_be_confirmed() {
         let clock = SimulatedClock::starting_at(START);
         let mark = marked(&clock);
         clock.leap(-30 * DAY);
         clock.advance(DAY);
-        assert_eq!(mark.tick(&clock), START);
-        assert!(mark.warning(clock.now()).is_some());
+        assert_eq!(mark.tick(&clock).since(START), DAY);
+        assert!(mark.warning(clock.now()).is_some() && mark.is_contradicted(clock.now()));
+        assert_eq!(mark.may_confirm(&clock, clock.now()), Err(NotConfirmed::Behind));
+        clock.leap(30 * DAY);
+        assert_eq!(mark.tick(&clock).since(START), DAY);
+        clock.advance(DAY);
+        assert_eq!(mark.tick(&clock).since(START), 2 * DAY);
+        assert!(!mark.is_contradicted(clock.now()));
+    }
+
+    #[test]
+    fn a_second_that_comes_twice_or_is_smeared_moves_nothing_ahead_of_the_clock() {
+        let clock = SimulatedClock::starting_at(START);
+        let mark = marked(&clock);
+        clock.leap(-SECOND);
+        for _ in 0..3 {
+            clock.advance(SECOND / 2);
+            assert_eq!(mark.tick(&clock), clock.now().max(START));
+        }
+        assert!(mark.warning(clock.now()).is_none());
+    }
+
+    #[test]
+    fn who_vouches_for_another_time_than_the_clocks_confirms_nothing() {
+        let clock = SimulatedClock::starting_at(START);
+        let mark = marked(&clock);
+        clock.leap(DAY);
+        for (off, answer) in [(-ASTRAY - 1, false), (-ASTRAY, true), (ASTRAY, true), (ASTRAY + 1, false)] {
+            assert_eq!(mark.may_confirm(&clock, clock.now().plus(off)).is_ok(), answer);
+        }
+        let vouched = clock.now();
+        clock.leap(365 * DAY);
+        assert_eq!(mark.confirm(&clock, vouched), vouched.plus(ASTRAY), "a leap in between is not vouched for");
     }
 
     #[test]

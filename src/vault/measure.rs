@@ -29,10 +29,8 @@ impl Vault {
         gauge("strongroom_records_due", counts.due);
         gauge("strongroom_tombstones", counts.tombstones);
         self.measure_sweep(mark)?;
-        gauge(
-            "strongroom_mark_lag_seconds",
-            self.clock().now().since(mark).max(0).unsigned_abs() / SECOND.unsigned_abs(),
-        );
+        // Whichever is ahead: destruction waits.
+        gauge("strongroom_mark_lag_seconds", self.clock().now().since(mark).unsigned_abs() / SECOND.unsigned_abs());
         gauge("strongroom_ledger_entries", ledger.unsigned_abs());
         gauge("strongroom_audit_entries", entries);
         gauge("strongroom_active_epoch", u64::from(self.keyring().active().number().0));

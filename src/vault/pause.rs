@@ -21,6 +21,7 @@ pub(crate) const WARNING: &str = "far more records came due than was forecast, a
 impl Vault {
     /// The sweeper's day as of the mark; `None`: it waits for a person.
     pub(crate) async fn window(&self, mark: Timestamp) -> Result<Option<Window>, Error> {
+        let set_aside = self.aside().len() as u64;
         let read = self.store().read(|view| {
             if view.meta_i64(PAUSED)? == Some(1) {
                 return Ok((None, false));
@@ -29,7 +30,9 @@ impl Vault {
             let window = match known {
                 None => vouched(view, mark)?,
                 Some(window) if window.is_over(mark) => {
-                    window.next(mark, view.records_due_between(mark, mark.plus(DAY))?)
+                    let coming = view.records_due_between(mark, mark.plus(DAY))?;
+                    let due = view.records_due_between(Timestamp(i64::MIN), mark)?;
+                    window.next(mark, coming, due.saturating_sub(set_aside))
                 }
                 Some(window) => window,
             };

@@ -142,7 +142,7 @@ impl Vault {
         })?;
         let Some((tally, loaded)) = found else { return Ok(None) };
         let entry = self.again(&loaded, now);
-        let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
+        let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.id));
         // It went when the ledger says, whenever this copy hears of it.
         let (at, in_backups_by) = (line.at, self.in_backups_by(line.at));
         let told = Told { at, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };

@@ -3,7 +3,7 @@
 
 use super::call::{Call, Draft};
 use super::describe::due_by;
-use super::loaded::{Found, Loaded};
+use super::loaded::{Found, Loaded, as_it_left};
 use super::once::Once;
 use super::shipment::end_grants;
 use super::stage::next_due;
@@ -15,6 +15,7 @@ use crate::domain::time::{DAY, MINUTE, Timestamp};
 use crate::domain::token::Token;
 use crate::domain::vocabulary::EventKind;
 use crate::policy::facts::Event;
+use crate::policy::leaving::Leaving;
 use crate::store::ledger::{Learned, LedgerEntry};
 use crate::store::rows::RecordRow;
 use crate::store::{StoreError, Tx};
@@ -75,7 +76,7 @@ impl Vault {
             };
             let (record, after) = self.with_event(&loaded, event, self.inner.mark.tick(self.clock()))?;
             let entry = draft.done();
-            if self.write_event(&once, record, event, entry).await? {
+            if self.write_event(&once, record, loaded.subject.leaving, event, entry).await? {
                 return Ok(after);
             }
         }
@@ -104,11 +105,19 @@ impl Vault {
     }
 
     /// `false`: someone else changed the record first.
-    async fn write_event(&self, once: &Once, record: RecordRow, event: Event, entry: Entry) -> Result<bool, Error> {
+    async fn write_event(
+        &self,
+        once: &Once,
+        record: RecordRow,
+        leaving: Option<Leaving>,
+        event: Event,
+        entry: Entry,
+    ) -> Result<bool, Error> {
         let now = event.recorded_at;
         let row = once.row(record.id, record.digest, vec![1], now)?;
         let write = move |tx: &mut Tx<'_>| {
             tx.insert_idempotency(&row)?;
+            as_it_left(tx, record.subject, leaving)?;
             tx.update_record(&record)?;
             end_grants(tx, record.id, event.kind, event.ordinal, now)?;
             tx.note(LedgerEntry::learned(&record.tenant, record.digest, now, Learned::Happened(event)));
@@ -128,7 +137,8 @@ fn reported(loaded: &Loaded) -> Reported {
 }
 
 fn plausible(at: Timestamp, now: Timestamp, loaded: &Loaded) -> Result<Timestamp, Error> {
-    if at > now.plus(AHEAD) || at < loaded.row.stored_at.plus(-BEFORE) {
+    // What was stored while the clock was ahead still has its events.
+    if at > now.plus(AHEAD) || at < loaded.row.stored_at.min(now).plus(-BEFORE) {
         return Err(Error::invalid("occurred_at", FieldReason::NotATime));
     }
     Ok(at)

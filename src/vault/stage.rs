@@ -5,13 +5,14 @@
 use super::call::Draft;
 use super::correct::{Next, Prepared, replace};
 use super::destroy::clear;
-use super::loaded::Loaded;
+use super::loaded::{Loaded, as_it_left};
 use super::pause::save_window;
 use super::{Error, Vault};
 use crate::audit::entry::{Action, Entry};
 use crate::domain::time::Timestamp;
 use crate::domain::vocabulary::{EraseReason, Outcome};
 use crate::policy::forecast::Window;
+use crate::policy::leaving::Leaving;
 use crate::policy::retention::{Due, Piece};
 use crate::store::rows::{FieldSet, RecordRow};
 use crate::store::{StoreError, Tx, View};
@@ -22,6 +23,7 @@ pub(crate) const STAGED: EraseReason = EraseReason::Desensitized;
 /// A record's next revision, without what is over, and what the log will say.
 pub(crate) struct Staged {
     old: RecordRow,
+    leaving: Option<Leaving>,
     next: Prepared,
     entry: Entry,
 }
@@ -49,7 +51,7 @@ impl Vault {
         let draft = Draft::by_vault(&loaded.row.tenant, self.new_request(), Action::Stage, mark);
         let outcomes = ripe.iter().map(|piece| (piece.field(), Outcome::Expired)).collect();
         let entry = draft.about(loaded.row.class, Some(loaded.tag)).outcomes(outcomes).done();
-        Ok(Some(Staged { old: loaded.row.clone(), next, entry }))
+        Ok(Some(Staged { old: loaded.row.clone(), leaving: loaded.subject.leaving, next, entry }))
     }
 
     /// Writes the next revisions, and how many more may be; answers how many were. One that changed since it was judged, or is
@@ -60,8 +62,9 @@ impl Vault {
         }
         let write = move |tx: &mut Tx<'_>| {
             let mut written = 0;
-            for Staged { old, next, entry } in &staged {
-                if tx.record_version(old.id)? != Some(old.version) || clear(tx, old, STAGED)?.is_err() {
+            for Staged { old, leaving, next, entry } in &staged {
+                let has_changed = tx.record_version(old.id)? != Some(old.version);
+                if has_changed || as_it_left(tx, old.subject, *leaving).is_err() || clear(tx, old, STAGED)?.is_err() {
                     continue;
                 }
                 replace(tx, old, next, mark)?;

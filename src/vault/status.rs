@@ -1,8 +1,9 @@
 //! How the vault is, for whoever is on call. INVARIANT: numbers, names of things and warnings; nothing about anyone.
 
 use super::call::{Call, Draft};
+use super::mark::NotConfirmed;
 use super::{Error, Vault};
-use crate::audit::entry::Action;
+use crate::audit::entry::{Action, RefusalCode};
 use crate::crypto::locked::{self, Memory};
 use crate::domain::id::{Epoch, Generation};
 use crate::domain::time::{HOUR, Timestamp};
@@ -114,10 +115,19 @@ impl Vault {
         })
     }
 
-    /// An operator vouches for the wall clock; destruction goes by it from now on.
-    pub async fn confirm_clock(&self, call: &Call) -> Result<Timestamp, Error> {
-        self.log_as("confirm_clock", Draft::of(call, Action::ConfirmClock, self.now()).done()).await?;
-        let mark = self.inner.mark.confirm(self.clock());
+    /// An operator vouches for the wall clock, by another clock's `time`; destruction goes by it from now on.
+    pub async fn confirm_clock(&self, call: &Call, time: Timestamp) -> Result<Timestamp, Error> {
+        let draft = Draft::of(call, Action::ConfirmClock, self.now());
+        if let Err(why) = self.inner.mark.may_confirm(self.clock(), time) {
+            let told = match why {
+                NotConfirmed::Astray => Error::ClockAstray,
+                NotConfirmed::Behind => Error::ClockBehind,
+            };
+            self.log_as("confirm_clock", draft.refused(RefusalCode::ClockNotConfirmed)).await?;
+            return Err(told);
+        }
+        self.log_as("confirm_clock", draft.done()).await?;
+        let mark = self.inner.mark.confirm(self.clock(), time);
         self.store().run("confirm_clock", self.inner.mark.saver()).await?;
         Ok(mark)
     }

@@ -4,7 +4,7 @@
 use super::call::{Call, Draft};
 use super::erase_subject::REFERENCE;
 use super::error::unopened;
-use super::loaded::{Found, Held, Loaded, part_code};
+use super::loaded::{Found, Held, Loaded, as_it_left, part_code};
 use super::stage::next_due;
 use super::{ATTEMPTS, Error, Vault};
 use crate::audit::entry::{Action, RefusalCode, SubjectTag};
@@ -19,6 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::Token;
 use crate::domain::vocabulary::{Class, Outcome};
 use crate::policy::facts::Facts;
+use crate::policy::leaving::Leaving;
 use crate::store::rows::{DekRow, FieldSet, IdempotencyRow, IndexRow, NewIdempotency, RecordRow, SubjectRow};
 use crate::store::{StoreError, Tx, View};
 
@@ -38,6 +39,8 @@ struct Prepared {
     parts: Vec<(u8, Vec<u8>)>,
     /// A data subject seen for the first time.
     subject: Option<(SubjectRow, DekRow)>,
+    /// How the subject that was there leaves, if it does.
+    leaving: Option<Leaving>,
     tag: SubjectTag,
     index: Vec<IndexRow>,
 }
@@ -108,7 +111,7 @@ impl Vault {
         now: Timestamp,
     ) -> Result<Prepared, StoreError> {
         let tenant = &call.caller.tenant;
-        let (subject, fresh, tag) = self.subject(view, call, &ask.subject, now)?;
+        let (subject, fresh, leaving, tag) = self.subject(view, call, &ask.subject, now)?;
         let policy = self.inner.parts.policies.get(tenant).ok_or(StoreError::Closed)?;
         let facts = Facts::new(ask.class, now);
         let due = policy.due(&facts).ok_or(StoreError::Corrupt { table: "record", column: "class" })?;
@@ -140,7 +143,7 @@ impl Vault {
         for value in &ask.fields {
             parts.push(sealed(Part::Field(value.field()), &value.to_bytes())?);
         }
-        Ok(Prepared { token, record, dek, parts, subject: fresh, tag, index })
+        Ok(Prepared { token, record, dek, parts, subject: fresh, leaving, tag, index })
     }
 
     /// A new key for the record's revision as the row says, wrapped under the active epoch.
@@ -173,12 +176,12 @@ impl Vault {
         call: &Call,
         reference: &CustomerReference,
         now: Timestamp,
-    ) -> Result<(SubjectId, Option<(SubjectRow, DekRow)>, SubjectTag), StoreError> {
+    ) -> Result<(SubjectId, Option<(SubjectRow, DekRow)>, Option<Leaving>, SubjectTag), StoreError> {
         let tenant = &call.caller.tenant;
         let bytes = reference.expose().as_bytes();
         if let Some(row) = self.subject_called(view, tenant, reference)? {
             let tag = self.tag_of(view, &row, now)?;
-            return Ok((row.id, None, tag));
+            return Ok((row.id, None, row.leaving, tag));
         }
         let epoch = view.keyring().active();
         let key = Dek::generate(self.entropy());
@@ -203,7 +206,7 @@ impl Vault {
         let sealed = seal(&key, &slot, bytes, self.entropy()).map_err(unopened("subject"))?;
         row.reference = sealed.as_bytes().to_vec();
         let dek = self.wrapped(row.dek, RecordId(0), &row.wrap_slot(epoch.number()), &key)?;
-        Ok((row.id, Some((row, dek)), SubjectTag(key.audit_tag(now.utc_day()))))
+        Ok((row.id, Some((row, dek)), None, SubjectTag(key.audit_tag(now.utc_day()))))
     }
 
     /// Answers a repeated request with the token of the first, which lies sealed beside the record's fields.
@@ -246,9 +249,9 @@ fn insert(tx: &Tx<'_>, prepared: &Prepared, once: &NewIdempotency) -> Result<(),
             tx.insert_subject(row)?;
             tx.insert_dek(dek)?;
         }
-        // The subject that was found may have gone with its last record since.
-        None if tx.subject(prepared.record.subject)?.is_none() => return Err(StoreError::Raced),
-        None => {}
+        // The subject that was found may have gone with its last record since; or it began to leave, and this record, which
+        // came after the asking, has a number from before it.
+        None => as_it_left(tx, prepared.record.subject, prepared.leaving)?,
     }
     tx.insert_record(&prepared.record)?;
     tx.insert_dek(&prepared.dek)?;

@@ -61,6 +61,17 @@ pub fn mint(house: &House, role: Role, name: &str) {
     mint_by(house, &Authority::load(&certs(house)).unwrap(), role, name, 90);
 }
 
+/// A certificate of the house's CA for whichever identity, filed as that of a caller of this role and name.
+pub fn mint_as(house: &House, path: &str, (role, name): (Role, &str)) {
+    let now = SystemClock::new().now();
+    let uri = format!("spiffe://{TRUST_DOMAIN}/{path}");
+    let authority = Authority::load(&certs(house)).unwrap();
+    let leaf = authority.issue(&LeafSpec::client(&uri, now, now.plus(90 * DAY))).unwrap();
+    let files = house.files(role, name);
+    write_private(&files.certificate, leaf.cert_pem.as_bytes()).unwrap();
+    write_private(&files.key, leaf.key_pem.as_bytes()).unwrap();
+}
+
 /// A certificate for another identity with the key of one that is there.
 pub fn mint_with_key_of(house: &House, (role, name): (Role, &str), of: (Role, &str)) {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();

@@ -13,6 +13,7 @@ use crate::served::Served;
 /// What may stand on a command line, where every user of a machine can read it, besides the names of files and folders.
 pub const ALLOWED: &[&str] = &[
     "--at TIME",
+    "--time TIME",
     "--began-before TIME",
     // What kind of value; the value comes by standard input.
     "--by KIND",
@@ -159,6 +160,8 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     served.silent_command("operator-oncall", &["retention", "confirm-clock"], "");
     served.silent_command("operator-oncall", &["backup"], "");
     served.refused_command("privacy-officer-office", &["backup"], "");
+    let wrong = ["retention", "confirm-clock", "--time", "2036-11-25T19:30:00Z"];
+    served.refused_command("operator-oncall", &wrong, "");
     callers(served);
     inquiries(served, &token_file, &strange);
     disclosed(served, &token_file, &strange, &canaries.word("token"));

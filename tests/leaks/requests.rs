@@ -8,18 +8,21 @@ use prost_reflect::DescriptorPool;
 use strongroom::cli::dev::CALLERS;
 use strongroom::domain::time::{Clock as _, DAY, SystemClock, Timestamp};
 use strongroom::domain::token::Token;
+use strongroom::rpc::proto::approval_service_client::ApprovalServiceClient;
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
+use strongroom::rpc::proto::disclosure_service_client::DisclosureServiceClient;
 use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::field_value::Value;
 use strongroom::rpc::proto::find_request::By;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
-    BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS, DescribeRequest,
-    DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue, FindRequest,
-    GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest,
-    Purpose, ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest, TokenizeRequest, TokenizeStreamRequest,
-    WhoSawRequest, tokenize_stream_response,
+    ApproveRequest, BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS,
+    DescribeRequest, DetokenizeRequest, DiscloseRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind,
+    Field, FieldValue, FindRequest, GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest,
+    ListHoldsRequest, Outcome, PlaceHoldRequest, Purpose, ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest,
+    ShowApprovalRequest, TokenizeRequest, TokenizeStreamRequest, WhoSawRequest, disclose_response,
+    tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -37,6 +40,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     // What truncates the write-ahead log comes first, so that the log is full in the end.
     let gone = shop.corrected_and_erased(served, canaries);
     erased_by_subject(served, canaries, &mut shop);
+    disclosed(served, canaries, &mut shop);
     shop.refused_values(served, canaries);
     shop.refused_places(served, canaries, &gone);
     shop.streamed(served, canaries);
@@ -437,6 +441,38 @@ fn erased_by_subject(served: &mut Served, canaries: &mut Canaries, shop: &mut Sh
         EraseSubjectRequest { idempotency_key: canaries.word("key"), subject: canaries.word("nobody"), ..leave };
     let answer = served.run(office.erase_subject(unknown));
     served.refused("an erasure of nobody", answer);
+}
+
+/// Fields for an authority: asked for, shown to a second person, agreed to, disclosed while a hold keeps them; and refused.
+fn disclosed(served: &mut Served, canaries: &mut Canaries, shop: &mut Shop) {
+    let mut office = DisclosureServiceClient::new(served.channel("privacy-officer-office"));
+    let mut second = ApprovalServiceClient::new(served.channel("key-admin-office"));
+    for class in CLASSES {
+        let token = shop.stored(served, canaries, class);
+        let fields: Vec<i32> = collected(class).iter().map(|field| (*field).into()).collect();
+        let ask = DiscloseRequest { token, fields, case: "4 Js 123/26".to_owned() };
+        let asked = served.run(office.disclose(ask.clone())).unwrap().into_inner();
+        served.heard.push(("a disclosure that waits".to_owned(), asked.encode_to_vec()));
+        let Some(disclose_response::Result::PendingApproval(pending)) = asked.result else { panic!("disclosed") };
+        let approval_id = pending.approval_id;
+        let shown = served.run(second.show_approval(ShowApprovalRequest { approval_id: approval_id.clone() })).unwrap();
+        served.heard.push(("what a second person is shown".to_owned(), shown.into_inner().encode_to_vec()));
+        let agreed = served.run(second.approve(ApproveRequest { approval_id })).unwrap();
+        served.heard.push(("what a second person is answered".to_owned(), agreed.into_inner().encode_to_vec()));
+        let done = served.run(office.disclose(ask.clone())).unwrap().into_inner();
+        let Some(disclose_response::Result::Done(done)) = done.result else { panic!("not disclosed") };
+        assert!(done.fields.iter().any(|field| field.outcome() == Outcome::Granted && field.value.is_some()));
+        for ask in [
+            DiscloseRequest { token: strange(canaries, 9), ..ask.clone() },
+            DiscloseRequest { token: canaries.word("token"), ..ask.clone() },
+            DiscloseRequest { case: canaries.word("case") + "\u{7}", ..ask.clone() },
+            DiscloseRequest { case: canaries.email(), ..ask.clone() },
+            DiscloseRequest { fields: vec![99], ..ask },
+        ] {
+            let answer = served.run(office.disclose(ask));
+            served.refused("a disclosure", answer);
+        }
+    }
 }
 
 fn grant(canaries: &mut Canaries, token: String, now: Timestamp) -> GrantShipmentRequest {

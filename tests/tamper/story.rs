@@ -223,7 +223,7 @@ impl Story {
                 story.go_on(&vault, &clock, step).await;
             }
             clock.advance(2 * DAY);
-            vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 0)).await.unwrap();
+            vault.confirm_clock(&call("tenant/kitchenware/operator/oncall", 0), clock.now()).await.unwrap();
             signed(&vault).await;
         });
         drop(vault);

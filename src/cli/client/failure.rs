@@ -195,6 +195,10 @@ fn advice(reason: ErrorReason) -> &'static str {
         }
         R::Held => "a legal hold stands against it; see `strongroom hold list`, and `strongroom hold lift`",
         R::NotErased => "the record is not erased, so there is no receipt",
+        R::ClockAstray => {
+            "the server's clock and the one you vouch for are more than 5 minutes apart; set the wrong one right first"
+        }
+        R::ClockBehind => "the server's clock is behind the time that is known to have passed; set it right",
         R::NotACase => "a case is named by 1 to 64 of A-Z, a-z, 0-9, spaces and - . / _ :",
         R::NotAMonth => "give months such as 2026-03, the earlier one first, and 120 at most",
         R::RateLimited => "this caller makes more calls than it may; slow down",

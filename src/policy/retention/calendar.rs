@@ -6,7 +6,7 @@ use crate::domain::time::{HOUR, Timestamp};
 use jiff::Span;
 use jiff::civil::{Date, Time, Weekday, date};
 use jiff::fmt::temporal::SpanParser;
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use std::collections::BTreeSet;
 
 use super::file::Reason;
@@ -89,7 +89,14 @@ impl Calendar {
     }
 
     fn is_idle(&self, day: Date) -> bool {
-        matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday) || self.holidays.contains(&day)
+        let is_weekend = matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday);
+        is_weekend || self.holidays.contains(&day) || self.is_skipped(day)
+    }
+
+    /// A day that the zone left out of its calendar when it moved across the date line: nobody worked on it.
+    fn is_skipped(&self, day: Date) -> bool {
+        let noon = day.to_datetime(Time::constant(12, 0, 0, 0));
+        matches!(self.zone.to_ambiguous_zoned(noon).offset(), AmbiguousOffset::Gap { .. })
     }
 
     /// Every sixth hour of the fortnight before each listed holiday.
@@ -160,6 +167,20 @@ mod tests {
         );
         let cairo = calendar("Africa/Cairo", &[]);
         assert_eq!(later(&cairo, "2026-04-23T00:30:00+02:00", "1 working days"), "2026-04-24 01:30 Fri");
+    }
+
+    #[test]
+    fn a_day_that_a_zone_left_out_is_no_working_day_and_no_day_ends_before_its_time() {
+        // Samoa went from Thursday 2011-12-29 to Saturday 2011-12-31.
+        let apia = calendar("Pacific/Apia", &[]);
+        for (length, end) in [
+            ("1 working days", "2012-01-02 10:00 Mon"),
+            ("2 working days", "2012-01-03 10:00 Tue"),
+            ("P1D", "2011-12-31 10:00 Sat"),
+            ("PT24H", "2011-12-31 10:00 Sat"),
+        ] {
+            assert_eq!(later(&apia, "2011-12-29T10:00:00-10:00", length), end, "{length}");
+        }
     }
 
     #[test]

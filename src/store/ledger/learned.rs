@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::caller::{CallerId, CertificateHash, SpkiHash};
-use crate::domain::id::{ErasureId, GrantId, HoldId, SubjectId};
+use crate::domain::id::{ErasureId, GrantId, HoldId, RecordId, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{EraseReason, EventKind, HoldKind};
@@ -71,6 +71,7 @@ enum Written {
         at: i64,
         reason: u8,
         story: String,
+        last: i64,
     },
     Caller {
         id: String,
@@ -121,6 +122,7 @@ impl Written {
                 at: leaving.at.0,
                 reason: leaving.reason.code(),
                 story: hex::encode(leaving.story.0),
+                last: leaving.last.0,
             },
             Learned::Caller(enrolment) => Self::Caller {
                 id: enrolment.id.to_string(),
@@ -158,9 +160,9 @@ impl Written {
                 placed_at: Timestamp(at),
             },
             Self::HoldLifted { hold, at } => Learned::HoldLifted { id: HoldId(hold), lifted_at: Timestamp(at) },
-            Self::Leaving { subject, at, reason, story } => {
+            Self::Leaving { subject, at, reason, story, last } => {
                 let (reason, story) = (EraseReason::from_code(reason)?, ErasureId(bytes(&story)?));
-                Learned::Leaving(SubjectId(subject), Leaving { at: Timestamp(at), reason, story })
+                Learned::Leaving(SubjectId(subject), Leaving { at: Timestamp(at), reason, story, last: RecordId(last) })
             }
             Self::Caller { id, issuer, standing, pins, suspended, enrolled_by, line, since, version } => {
                 let id: CallerId = id.parse().ok()?;
@@ -237,7 +239,7 @@ mod tests {
             Learned::HoldLifted { id: HoldId(9), lifted_at: Timestamp(4) },
             Learned::Leaving(
                 subject,
-                Leaving { at: Timestamp(2), reason: EraseReason::Minor, story: ErasureId([6; 16]) },
+                Leaving { at: Timestamp(2), reason: EraseReason::Minor, story: ErasureId([6; 16]), last: RecordId(10) },
             ),
             Learned::Caller(Box::new(enrolment(None))),
             Learned::Caller(Box::new(enrolment(Some(caller(Role::KeyAdmin, "bert"))))),

@@ -180,6 +180,7 @@ pub(super) fn leaving(row: Canonical, subject: &SubjectRow) -> Canonical {
     row.i64(leaving.at.0)
         .u8(leaving.reason.code())
         .bytes(&leaving.story.0)
+        .i64(leaving.last.0)
         .u8(u8::from(unseen.is_some()))
         .i64(unseen.map_or(0, |record| record.0))
 }

@@ -131,6 +131,7 @@ pub const REFUSALS: Names = &[
     (80, "held"),
     (81, "not_erased"),
     (100, "no_backup_folder"),
+    (108, "clock_not_confirmed"),
 ];
 
 pub const CLASSES: Names = &[(1, "order"), (2, "account"), (3, "case")];

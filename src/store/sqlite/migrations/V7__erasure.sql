@@ -4,6 +4,7 @@
 ALTER TABLE subject ADD COLUMN leaving_at INTEGER;
 ALTER TABLE subject ADD COLUMN leaving_reason INTEGER;
 ALTER TABLE subject ADD COLUMN leaving_story BLOB;
+ALTER TABLE subject ADD COLUMN leaving_last INTEGER;
 ALTER TABLE subject ADD COLUMN unseen INTEGER;
 -- How many holds are in force on it and its records: one that was deleted is missed.
 ALTER TABLE subject ADD COLUMN holds INTEGER NOT NULL DEFAULT 0;

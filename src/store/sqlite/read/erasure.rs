@@ -138,13 +138,18 @@ pub(in crate::store::sqlite) fn tally(row: &SqlRow<'_>) -> Decoded<TallyRow> {
 pub(super) fn leaving(row: &SqlRow<'_>) -> Decoded<(Option<Leaving>, Option<RecordId>)> {
     let unseen = row.get::<_, Option<i64>>("unseen")?.map(RecordId);
     let is_null = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)? == ValueRef::Null);
-    if is_null("leaving_at")? && is_null("leaving_reason")? && is_null("leaving_story")? && unseen.is_none() {
+    if is_null("leaving_at")?
+        && is_null("leaving_reason")?
+        && is_null("leaving_story")?
+        && is_null("leaving_last")?
+        && unseen.is_none()
+    {
         return Ok(Ok((None, None)));
     }
     let Some(reason) = EraseReason::from_code(row.get("leaving_reason")?) else { return Ok(Err("leaving_reason")) };
     let Some(story) = array(row, "leaving_story")? else { return Ok(Err("leaving_story")) };
-    let at = Timestamp(row.get("leaving_at")?);
-    Ok(Ok((Some(Leaving { at, reason, story: ErasureId(story) }), unseen)))
+    let (at, last) = (Timestamp(row.get("leaving_at")?), RecordId(row.get("leaving_last")?));
+    Ok(Ok((Some(Leaving { at, reason, story: ErasureId(story), last }), unseen)))
 }
 
 /// What a tombstone knows of its erasure, and of the story it was part of.

@@ -13,12 +13,13 @@ use crate::store::tx::erasure::ErasureWrites;
 impl ErasureWrites for Reader<'_> {
     fn update_subject(&self, row: &SubjectRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- update_subject\nUPDATE subject SET leaving_at = ?1, leaving_reason = ?2, leaving_story = ?3, \
-                    unseen = ?4, holds = ?5, epoch = ?6, mac = ?7 WHERE id = ?8";
+                    leaving_last = ?4, unseen = ?5, holds = ?6, epoch = ?7, mac = ?8 WHERE id = ?9";
         let leaving = row.leaving;
         let columns = params![
             leaving.map(|leaving| leaving.at.0),
             leaving.map(|leaving| leaving.reason.code()),
             leaving.map(|leaving| leaving.story.0),
+            leaving.map(|leaving| leaving.last.0),
             row.unseen.map(|record| record.0),
             row.holds,
             stamp.epoch.0,
