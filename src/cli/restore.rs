@@ -21,7 +21,7 @@ use crate::audit::manifest::Manifest;
 use crate::config::Config;
 use crate::crypto::keyring::Keyring;
 use crate::domain::time::{Clock, SystemClock};
-use crate::store::{LogVerdict, Store, StorePaths, is_held, verify_log, verify_state};
+use crate::store::{LogVerdict, Store, StorePaths, hold_place, verify_log, verify_state};
 use crate::telemetry;
 use crate::vault::{Applied, RootStatus, Vault, database_of};
 
@@ -87,9 +87,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
 /// Restores onto where the configuration has its database. To be called outside any runtime.
 pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dyn Clock>) -> Result<Restored, Failure> {
     let database = &config.store.database;
-    if is_held(&config.store) {
-        return Err(Failure::local(format!("a server holds {}: stop it first", database.display())));
-    }
+    // To the end: a supervisor that starts the server meanwhile must not make a new database under this name.
+    let _place = hold_place(&config.store)
+        .map_err(|error| failed(&format!("cannot take the place of {}: stop its server first", database.display()), &error))?;
     if database.exists() {
         return Err(Failure::local(format!("{} is there already: move it away first", database.display())));
     }
@@ -113,6 +113,15 @@ pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dy
     copying.finish_and_clear();
     let done = copied.and_then(|()| bring_up_to_date(config, keyring, &paths, clock));
     let (applied, entries, records) = done.inspect_err(|_| drop(clear(&paths.database)))?;
+    // Closed in good order the database alone holds everything; what a full disk or somebody's reading kept in its log would be lost.
+    let own_log = beside(&paths.database, "-wal");
+    if fs::metadata(&own_log).is_ok_and(|log| log.len() > 0) {
+        clear(&paths.database)?;
+        return Err(Failure::local(format!(
+            "{} could not be emptied: make room on the disk, let nobody read there, and begin anew",
+            own_log.display()
+        )));
+    }
     for left in [log, beside(database, "-shm")] {
         remove(&left)?;
     }

@@ -77,16 +77,22 @@ impl OperationsService for Operations {
                 return Some((Err(refused), (door, peer, progress, true)));
             }
             let now = progress.borrow_and_update().clone();
-            let is_copying = matches!(now, BackupProgress::Copying { .. });
+            // A thread that is gone tells nothing more.
+            let now = if is_under_way(&now) && progress.has_changed().is_err() { BackupProgress::Failed } else { now };
+            let is_copying = is_under_way(&now);
             if is_copying {
                 // Whether it has gone on or not: a caller that waits is told that all is well.
-                let over = progress.wait_for(|now| !matches!(now, BackupProgress::Copying { .. }));
+                let over = progress.wait_for(|now| !is_under_way(now));
                 let _ = tokio::time::timeout(TELL, over).await;
             }
             Some((told(now), (door, peer, progress, !is_copying)))
         });
         Ok(Response::new(Box::pin(told)))
     }
+}
+
+fn is_under_way(progress: &BackupProgress) -> bool {
+    matches!(progress, BackupProgress::Copying { .. })
 }
 
 fn told(progress: BackupProgress) -> Result<proto::BackupResponse, Status> {

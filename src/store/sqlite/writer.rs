@@ -197,6 +197,10 @@ impl Writer {
         self.ids.allocate()
     }
 
+    pub(super) fn skip_lost(&self) {
+        self.ids.skip_lost();
+    }
+
     pub(super) fn poisoned(&self) -> Option<String> {
         self.poison.get().cloned()
     }
