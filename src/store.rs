@@ -208,8 +208,15 @@ impl Store {
     }
 
     /// Copies the database into a new file, while everything goes on; `told` hears how many pages of how many are left, and
-    /// answers whether to go on. The copy is as of its end. On the caller's thread, which must be a plain one.
+    /// answers whether to go on. The copy is as of its end. On the caller's thread, which must be a plain one. `DiskFull`, before
+    /// anything is written: it would take the room that those who take away live on, whose disk this may be.
     pub fn copy(&self, to: &Path, told: impl FnMut(u64, u64) -> bool + Send + 'static) -> Result<(), StoreError> {
+        let bytes = std::fs::metadata(&self.paths().database)
+            .map_err(|source| StoreError::io("looking at the database", source))?
+            .len();
+        if !reserve::leaves_room(to, bytes, self.inner.reserve_bytes) {
+            return Err(StoreError::DiskFull);
+        }
         self.inner.backend.copy(to, Box::new(told))
     }
 

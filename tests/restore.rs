@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod common;
+#[path = "restore/again.rs"]
+mod again;
 #[path = "restore/commands.rs"]
 mod commands;
 #[path = "common/people.rs"]

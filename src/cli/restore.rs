@@ -88,8 +88,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
 pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dyn Clock>) -> Result<Restored, Failure> {
     let database = &config.store.database;
     // To the end: a supervisor that starts the server meanwhile must not make a new database under this name.
-    let _place = hold_place(&config.store)
-        .map_err(|error| failed(&format!("cannot take the place of {}: stop its server first", database.display()), &error))?;
+    let _place = hold_place(&config.store).map_err(|error| {
+        failed(&format!("cannot take the place of {}: stop its server first", database.display()), &error)
+    })?;
     if database.exists() {
         return Err(Failure::local(format!("{} is there already: move it away first", database.display())));
     }

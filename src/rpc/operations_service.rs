@@ -76,9 +76,12 @@ impl OperationsService for Operations {
             if let Err(refused) = door.still_good(&peer) {
                 return Some((Err(refused), (door, peer, progress, true)));
             }
-            let now = progress.borrow_and_update().clone();
-            // A thread that is gone tells nothing more.
-            let now = if is_under_way(&now) && progress.has_changed().is_err() { BackupProgress::Failed } else { now };
+            // A thread that is gone tells nothing more; asked first, or its last word could be missed.
+            let is_gone = progress.has_changed().is_err();
+            let mut now = progress.borrow_and_update().clone();
+            if is_gone && is_under_way(&now) {
+                now = BackupProgress::Failed(StoreError::Closed);
+            }
             let is_copying = is_under_way(&now);
             if is_copying {
                 // Whether it has gone on or not: a caller that waits is told that all is well.
@@ -106,6 +109,6 @@ fn told(progress: BackupProgress) -> Result<proto::BackupResponse, Status> {
             ..proto::BackupResponse::default()
         }),
         // The log says why.
-        BackupProgress::Failed => Err(status(&Error::Unavailable(StoreError::Refused("the backup failed".to_owned())))),
+        BackupProgress::Failed(error) => Err(status(&Error::Unavailable(error))),
     }
 }

@@ -23,7 +23,7 @@ use crate::domain::time::Timestamp;
 use crate::store::{StoreError, copied};
 
 /// How far a backup is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum BackupProgress {
     /// So many pages of so many are copied.
     Copying {
@@ -35,7 +35,7 @@ pub enum BackupProgress {
         manifest: PathBuf,
         dead_after: Timestamp,
     },
-    Failed,
+    Failed(StoreError),
 }
 
 /// The backup under way, or the last one.
@@ -84,7 +84,7 @@ impl Vault {
                 });
                 tell.send_replace(done.unwrap_or_else(|error| {
                     tracing::error!(reason = %error, "a backup failed");
-                    BackupProgress::Failed
+                    BackupProgress::Failed(error)
                 }));
             })
             .map_err(|source| StoreError::io("starting a backup", source))?;
