@@ -29,7 +29,8 @@ const HELP: &str = "\
 With the server stopped. Needs the backup (NAME.manifest, and NAME.db beside it), the keyring and its root, and the newest \
 erasure ledger: what was erased since the backup is erased again before anything is served; superseded values, ended grants, \
 holds, events, leaving subjects and suspended callers are as they were when the ledger was last written. What came into the vault \
-after the backup is lost; what went after the ledger's copy was taken comes back. Without the ledger nothing is restored, for nobody could say what must not come back.
+after the backup is lost; what went after the ledger's copy was taken comes back. Without the ledger nothing is restored, for \
+nobody could say what must not come back.
 
 A database that is there is not touched: move it away first, with its -wal and -shm. With [audit] witness_file, put that file aside \
 and keep it: a log that lost its end is behind it. Afterwards:

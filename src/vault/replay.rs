@@ -325,7 +325,7 @@ impl Vault {
     /// An approval serves once, and this copy does not know which have: whoever still wants something asks again.
     async fn void_approvals(&self) -> Result<u64, Error> {
         let (after, mut void) = (Timestamp(i64::MAX), 0);
-        for tenant in self.inner.parts.policies.keys().cloned() {
+        for tenant in self.inner.parts.policies.keys() {
             loop {
                 let tenant = tenant.clone();
                 let write = move |tx: &mut Tx<'_>| tx.expire_approvals(&tenant, after, CHUNK);
