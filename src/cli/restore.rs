@@ -21,7 +21,7 @@ use crate::audit::manifest::Manifest;
 use crate::config::Config;
 use crate::crypto::keyring::Keyring;
 use crate::domain::time::{Clock, SystemClock};
-use crate::store::{LogVerdict, Store, StorePaths, hold_place, verify_log, verify_state};
+use crate::store::{LogVerdict, Store, StoreError, StorePaths, hold_place, verify_log, verify_state};
 use crate::telemetry;
 use crate::vault::{Applied, RootStatus, Vault, database_of};
 
@@ -90,8 +90,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
 pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dyn Clock>) -> Result<Restored, Failure> {
     let database = &config.store.database;
     // To the end: a supervisor that starts the server meanwhile must not make a new database under this name.
-    let _place = hold_place(&config.store).map_err(|error| {
-        failed(&format!("cannot take the place of {}: stop its server first", database.display()), &error)
+    let _place = hold_place(&config.store).map_err(|error| match error {
+        StoreError::Refused(_) => Failure::local(format!("a server holds {}: stop it first", database.display())),
+        error => failed("cannot restore the backup", &error),
     })?;
     if database.exists() {
         return Err(Failure::local(format!("{} is there already: move it away first", database.display())));
