@@ -105,6 +105,8 @@ pub enum Reason {
     NotADuration,
     #[error("name exactly one of passphrase_file, key_file, credential, transit, pkcs11, aws_kms and shares")]
     OneRoot,
+    #[error("holds the keyring, a copy of it or the root, which must never lie where backups do")]
+    KeysAmongBackups,
     #[error("is no size, like 64MiB or 1GiB, or 0 for none")]
     NotASize,
     #[error(
@@ -199,7 +201,7 @@ struct RawData {
     database: PathBuf,
     ledger: PathBuf,
     keyring: PathBuf,
-    backups: Option<PathBuf>,
+    backups: Option<Spanned<PathBuf>>,
     reserve: Option<Spanned<String>>,
 }
 
@@ -350,6 +352,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
     let audit = audit::audit(&raw.audit, &trust_domain, folder)?;
     let root = root(raw.root, folder)?;
     let keys = keys::keys(&raw.keys, raw.next_root, keyring.clone(), folder)?;
+    let backups = raw.data.backups.map(|raw| backups(&raw, folder, &keys, &root)).transpose()?;
     // A PKCS#11 module is foreign code: it loads libraries and opens files and devices of its own choosing.
     let is_foreign = |root: &RootSource| matches!(root, RootSource::Pkcs11(_));
     let sandbox = raw.process.sandbox && !is_foreign(&root) && !keys.next_root.as_ref().is_some_and(is_foreign);
@@ -364,7 +367,7 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
             trust_domain,
             anchors: anchors(&raw.anchor, folder)?,
         },
-        backups: raw.data.backups.map(path),
+        backups,
         reserve: raw.data.reserve.as_ref().map_or(Ok(DEFAULT_RESERVE), reserve)?,
         limits: limits(&raw.limits)?,
         metrics: raw.metrics.as_ref().map(metrics).transpose()?,
@@ -379,6 +382,18 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         sandbox,
         audit,
     })
+}
+
+/// SECURITY: whoever takes the backups away takes the whole folder, and what opens them must not lie in it.
+fn backups(raw: &Spanned<PathBuf>, folder: &Path, keys: &KeySettings, root: &RootSource) -> Result<PathBuf, At> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let backups = folder.join(raw.get_ref());
+    let roots = [Some(root), keys.next_root.as_ref()].into_iter().flatten().filter_map(RootSource::path);
+    let mut keys = keys.places.file.iter().chain(&keys.places.copies).cloned().chain(roots);
+    match keys.any(|key| key.starts_with(&backups) || real(&key).starts_with(real(&backups))) {
+        true => Err((raw.span(), "data.backups", Reason::KeysAmongBackups)),
+        false => Ok(backups),
+    }
 }
 
 fn listener(raw: &RawListen) -> Result<ListenerConfig, At> {

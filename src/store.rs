@@ -124,6 +124,16 @@ pub fn is_held(paths: &StorePaths) -> bool {
     lock::ProcessLock::take(&sqlite::lock_of(&paths.database)).is_err()
 }
 
+/// The store's lock without the store: while it lives nobody serves what lies there, or makes a new one.
+pub struct Place {
+    _lock: lock::ProcessLock,
+}
+
+/// Takes the place of a store. Errors: somebody holds it.
+pub fn hold_place(paths: &StorePaths) -> Result<Place, StoreError> {
+    Ok(Place { _lock: lock::ProcessLock::take(&sqlite::lock_of(&paths.database))? })
+}
+
 impl Store {
     /// Opens (or makes) the store: takes the exclusive process lock, migrates, checks the keyring's generation against the
     /// one recorded, the erasure ledger against the database, and the audit tree's frontier against its last head.
@@ -198,14 +208,27 @@ impl Store {
     }
 
     /// Copies the database into a new file, while everything goes on; `told` hears how many pages of how many are left, and
-    /// answers whether to go on. The copy is as of its end. On the caller's thread, which must be a plain one.
+    /// answers whether to go on. The copy is as of its end. On the caller's thread, which must be a plain one. `DiskFull`, before
+    /// anything is written: it would take the room that those who take away live on, whose disk this may be.
     pub fn copy(&self, to: &Path, told: impl FnMut(u64, u64) -> bool + Send + 'static) -> Result<(), StoreError> {
+        let bytes = std::fs::metadata(&self.paths().database)
+            .map_err(|source| StoreError::io("looking at the database", source))?
+            .len();
+        if !reserve::leaves_room(to, bytes, self.inner.reserve_bytes) {
+            return Err(StoreError::DiskFull);
+        }
         self.inner.backend.copy(to, Box::new(told))
     }
 
     /// A number nobody had before, growing with time: for records, subjects, keys and grants.
     pub fn allocate(&self) -> Result<i64, StoreError> {
         self.inner.backend.allocate()
+    }
+
+    /// Numbers go on behind all that were given out after the copy that this store is: somebody may still hold one of those.
+    /// From the next commit on.
+    pub(crate) fn skip_lost_numbers(&self) {
+        self.inner.backend.skip_lost();
     }
 
     /// The keyring as it stands. What is written by an older one is refused as `Raced`.

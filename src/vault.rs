@@ -59,7 +59,7 @@ use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
 
 pub use approval::{Gated, Pending, Word};
-pub use backup::{BackupProgress, database_of, digest};
+pub use backup::{BackupProgress, database_of};
 pub use call::Call;
 pub use correct::Correct;
 pub use deliver::{ConfirmDelivery, Delivery};

@@ -21,8 +21,8 @@ use people::reason;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY, SystemClock};
 use strongroom::rpc::proto::{
-    DetokenizeRequest, EraseReason, EraseRequest, EventKind, Field, Outcome, Purpose, RevokeShipmentRequest,
-    StatusRequest, SuspendCallerRequest,
+    BackupRequest, DetokenizeRequest, EraseReason, EraseRequest, EventKind, Field, Outcome, Purpose,
+    RevokeShipmentRequest, StatusRequest, SuspendCallerRequest,
 };
 use strongroom::store::reserve::ReserveState;
 use tonic::{Code, Status};
@@ -286,4 +286,34 @@ fn a_full_disk_refuses_clearly_and_recovers_unaided() {
     house.start();
     assert_eq!(read(&house, &kept).unwrap(), Outcome::Granted);
     assert_eq!(read(&house, &going).unwrap(), Outcome::Erased);
+}
+
+/// A backup on the disk of the store leaves that its room, and one that finds none leaves nothing.
+#[test]
+fn a_backup_never_takes_the_room_that_the_store_lives_on() {
+    let Some((_folder, disk)) = disk() else { return };
+    let mut house = house_on(&disk, RESERVE);
+    house.stop();
+    let backups = disk.0.join("backups");
+    fs::create_dir(&backups).unwrap();
+    house.config.backups = Some(backups.clone());
+    house.start();
+    let token = house.tokenize(order(1));
+    let back_up = || {
+        house.clock.advance(1_000_000);
+        let mut operations = house.operations();
+        house.run(async {
+            let mut told = operations.backup(BackupRequest {}).await?.into_inner();
+            while told.message().await?.is_some() {}
+            Ok::<(), Status>(())
+        })
+    };
+    // One after the other, as a timer or somebody's malice has it.
+    let refused = (0..100).find_map(|_| back_up().err()).unwrap();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "DISK_FULL".to_owned()));
+    let names = fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path());
+    assert!(names.into_iter().all(|path| path.extension().unwrap() != "partial"));
+    assert!(!warns(&house));
+    house.tokenize(order(2));
+    assert_eq!(read(&house, &token).unwrap(), Outcome::Granted);
 }

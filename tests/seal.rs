@@ -477,3 +477,42 @@ fn planted_share_unchecked_lets_a_wrong_share_in_and_turns_the_naming_red() {
     let (passed, printed) = planted::with_fault("share-unchecked", test);
     assert!(!passed, "{printed}");
 }
+
+/// A copy holds the vault and its keys: it is given up, and the next one does not find half of it.
+#[test]
+fn a_backup_that_is_being_made_holds_up_neither_a_seal_nor_an_end() {
+    let mut house = House::new();
+    (0..900).for_each(|n| drop(house.tokenize(order(n))));
+    let folder = house.dir.path().join("backups");
+    std::fs::create_dir(&folder).unwrap();
+    for ends in [false, true] {
+        let (begun, seen) = std::sync::mpsc::channel();
+        let (vault, into) = (house.vault(), folder.clone());
+        let copying = std::thread::spawn(move || {
+            // Every step as long as those of a large store are many.
+            vault.back_up(&into, move |left, _| {
+                let _ = begun.send(left);
+                std::thread::sleep(Duration::from_secs(3));
+                true
+            })
+        });
+        assert!(seen.recv().unwrap() > 4 * 64, "pages enough for more steps than a seal waits for");
+        let started = Instant::now();
+        if ends {
+            house.stop();
+        } else {
+            seal(&house);
+            while strongroom::store::is_held(&house.config.store) {
+                assert!(started.elapsed() < Duration::from_secs(10), "the vault is kept");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        assert!(copying.join().unwrap().is_err());
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        if !ends {
+            assert!(state(&house).sealed, "the server goes on, sealed");
+            unseal(&house, "").unwrap();
+        }
+    }
+}

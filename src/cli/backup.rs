@@ -17,11 +17,12 @@ const EXAMPLES: &str = "\
 The server copies its database into the folder that its configuration names ([data] backups), while everything goes on: a \
 file NAME.db and, once that is whole, its signed NAME.manifest. Take both elsewhere. A backup opens only with the keyring and \
 its root, which are not in it: keep them apart from it, and keep the newest copy of the erasure ledger, which a restore needs. \
-After the date that is printed nobody can open it any more.
+After the date that is printed nobody can open it any more: delete it then. On a disk that would have no room for the reserve \
+left none is made.
 
 Examples:
   strongroom backup
-  strongroom backup && rsync /backups/ elsewhere:/backups/ && strongroom restore --help";
+  strongroom backup && rsync -a /backups/ elsewhere:/backups/ && strongroom restore --help";
 
 /// Copies the database beside the running server
 #[derive(clap::Args, Clone, Debug)]

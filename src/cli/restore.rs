@@ -21,7 +21,7 @@ use crate::audit::manifest::Manifest;
 use crate::config::Config;
 use crate::crypto::keyring::Keyring;
 use crate::domain::time::{Clock, SystemClock};
-use crate::store::{LogVerdict, Store, StorePaths, is_held, verify_log, verify_state};
+use crate::store::{LogVerdict, Store, StoreError, StorePaths, hold_place, verify_log, verify_state};
 use crate::telemetry;
 use crate::vault::{Applied, RootStatus, Vault, database_of};
 
@@ -29,9 +29,11 @@ const HELP: &str = "\
 With the server stopped. Needs the backup (NAME.manifest, and NAME.db beside it), the keyring and its root, and the newest \
 erasure ledger: what was erased since the backup is erased again before anything is served; superseded values, ended grants, \
 holds, events, leaving subjects and suspended callers are as they were when the ledger was last written. What came into the vault \
-after the backup is lost. Without the ledger nothing is restored, for nobody could say what must not come back.
+after the backup is lost; what went after the ledger's copy was taken comes back. Without the ledger nothing is restored, for \
+nobody could say what must not come back.
 
-A database that is there is not touched: move it away first. Afterwards:
+A database that is there is not touched: move it away first, with its -wal and -shm. With [audit] witness_file, put that file aside \
+and keep it: a log that lost its end is behind it. Afterwards:
   strongroom serve --config strongroom.toml
   strongroom status                        # after a reboot destruction waits for `strongroom retention confirm-clock`
 
@@ -87,9 +89,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
 /// Restores onto where the configuration has its database. To be called outside any runtime.
 pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dyn Clock>) -> Result<Restored, Failure> {
     let database = &config.store.database;
-    if is_held(&config.store) {
-        return Err(Failure::local(format!("a server holds {}: stop it first", database.display())));
-    }
+    // To the end: a supervisor that starts the server meanwhile must not make a new database under this name.
+    let _place = hold_place(&config.store).map_err(|error| match error {
+        StoreError::Refused(_) => Failure::local(format!("a server holds {}: stop it first", database.display())),
+        error => failed("cannot restore the backup", &error),
+    })?;
     if database.exists() {
         return Err(Failure::local(format!("{} is there already: move it away first", database.display())));
     }
@@ -113,6 +117,15 @@ pub fn restore(config: &Config, keyring: Keyring, manifest: &Path, clock: Arc<dy
     copying.finish_and_clear();
     let done = copied.and_then(|()| bring_up_to_date(config, keyring, &paths, clock));
     let (applied, entries, records) = done.inspect_err(|_| drop(clear(&paths.database)))?;
+    // Closed in good order the database alone holds everything; what a full disk or somebody's reading kept in its log would be lost.
+    let own_log = beside(&paths.database, "-wal");
+    if fs::metadata(&own_log).is_ok_and(|log| log.len() > 0) {
+        clear(&paths.database)?;
+        return Err(Failure::local(format!(
+            "{} could not be emptied: make room on the disk, let nobody read there, and begin anew",
+            own_log.display()
+        )));
+    }
     for left in [log, beside(database, "-shm")] {
         remove(&left)?;
     }

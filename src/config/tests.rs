@@ -120,6 +120,8 @@ fn every_mistake_is_named_with_its_line_key_and_reason() {
             29,
             "anchor.roles: is no role",
         ),
+        ("keyring = 'keyring'", "keyring = 'b/k'\nbackups = 'b'", 18, "data.backups: holds the keyring"),
+        ("keyring = 'keyring'", "keyring = 'k'\nbackups = '.'", 18, "data.backups: holds the keyring"),
         ("keyring = 'keyring'", "keyring = 'k'\nreserve = '64 MB'", 18, "data.reserve: is no size"),
         ("keyring = 'keyring'", "keyring = 'k'\nreserve = '-1MiB'", 18, "data.reserve: is no size"),
         ("keyring = 'keyring'", "keyring = 'k'\nreserve = '99999GiB'", 18, "data.reserve: is not between"),

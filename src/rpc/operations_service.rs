@@ -77,17 +77,26 @@ impl OperationsService for Operations {
             if let Err(refused) = door.still_good(&peer) {
                 return Some((Err(refused), (door, peer, progress, true)));
             }
-            let now = progress.borrow_and_update().clone();
-            let is_copying = matches!(now, BackupProgress::Copying { .. });
+            // A thread that is gone tells nothing more; asked first, or its last word could be missed.
+            let is_gone = progress.has_changed().is_err();
+            let mut now = progress.borrow_and_update().clone();
+            if is_gone && is_under_way(&now) {
+                now = BackupProgress::Failed(StoreError::Closed);
+            }
+            let is_copying = is_under_way(&now);
             if is_copying {
                 // Whether it has gone on or not: a caller that waits is told that all is well.
-                let over = progress.wait_for(|now| !matches!(now, BackupProgress::Copying { .. }));
+                let over = progress.wait_for(|now| !is_under_way(now));
                 let _ = tokio::time::timeout(TELL, over).await;
             }
             Some((told(now), (door, peer, progress, !is_copying)))
         });
         Ok(Response::new(Box::pin(told)))
     }
+}
+
+fn is_under_way(progress: &BackupProgress) -> bool {
+    matches!(progress, BackupProgress::Copying { .. })
 }
 
 fn told(progress: BackupProgress) -> Result<proto::BackupResponse, Status> {
@@ -101,6 +110,6 @@ fn told(progress: BackupProgress) -> Result<proto::BackupResponse, Status> {
             ..proto::BackupResponse::default()
         }),
         // The log says why.
-        BackupProgress::Failed => Err(status(&Error::Unavailable(StoreError::Refused("the backup failed".to_owned())))),
+        BackupProgress::Failed(error) => Err(status(&Error::Unavailable(error))),
     }
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::StoreError;
 
+/// More numbers than are given out between a backup and the loss of what came after it.
+pub(super) const LOST: i64 = 1 << 40;
+
 /// Numbers reserved at a time: more than the calls that can be under way between two commits could take.
 const BLOCK: i64 = 1 << 18;
 
@@ -30,9 +33,13 @@ impl Ids {
 
     /// The bound that the next commit should make durable, once half of the block is used.
     pub(super) fn wanted(&self) -> Option<i64> {
-        let bound = self.bound.load(Ordering::Relaxed);
-        let left = bound.saturating_sub(self.next.load(Ordering::Relaxed));
-        (left < BLOCK / 2).then(|| bound.saturating_add(BLOCK))
+        let (bound, next) = (self.bound.load(Ordering::Relaxed), self.next.load(Ordering::Relaxed));
+        (bound.saturating_sub(next) < BLOCK / 2).then(|| bound.max(next).saturating_add(BLOCK))
+    }
+
+    /// Goes on behind all numbers that a copy cannot know were given out; none is usable until the next reservation.
+    pub(super) fn skip_lost(&self) {
+        self.next.fetch_add(LOST, Ordering::Relaxed);
     }
 
     /// The bound is on disk.
@@ -54,5 +61,9 @@ mod tests {
         ids.reserved(bound);
         assert_eq!((ids.allocate().unwrap(), ids.allocate().unwrap()), (5, 6));
         assert_eq!(ids.wanted(), None);
+        ids.skip_lost();
+        assert!(ids.allocate().is_err());
+        ids.reserved(ids.wanted().unwrap());
+        assert_eq!(ids.allocate().unwrap(), 7 + LOST);
     }
 }

@@ -139,6 +139,11 @@ fn device(file: &Path) -> Result<u64, StoreError> {
     metadata.map(|found| found.dev()).map_err(|source| StoreError::io("looking at the store's devices", source))
 }
 
+/// Whether a new file of so many bytes leaves the reserve's room to the writers of its disk.
+pub(super) fn leaves_room(file: &Path, bytes: u64, reserve: u64) -> bool {
+    planted(Fault::NoReserve) || has_room(file, bytes.saturating_add(reserve))
+}
+
 /// Asked first, since a file system may keep what a failed allocation took until then.
 fn has_room(file: &Path, bytes: u64) -> bool {
     if allocated(file) >= bytes {

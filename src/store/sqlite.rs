@@ -107,6 +107,10 @@ impl Sqlite {
         self.writer.allocate()
     }
 
+    pub(super) fn skip_lost(&self) {
+        self.writer.skip_lost();
+    }
+
     pub(super) fn poisoned(&self) -> Option<String> {
         self.writer.poisoned()
     }

@@ -9,7 +9,8 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ use crate::domain::time::Timestamp;
 use crate::store::{StoreError, copied};
 
 /// How far a backup is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum BackupProgress {
     /// So many pages of so many are copied.
     Copying {
@@ -34,12 +35,16 @@ pub enum BackupProgress {
         manifest: PathBuf,
         dead_after: Timestamp,
     },
-    Failed,
+    Failed(StoreError),
 }
 
 /// The backup under way, or the last one.
 #[derive(Default)]
-pub(crate) struct BackingUp(Mutex<Option<watch::Receiver<BackupProgress>>>);
+pub(crate) struct BackingUp {
+    progress: Mutex<Option<watch::Receiver<BackupProgress>>>,
+    /// The vault is to be let go.
+    given_up: AtomicBool,
+}
 
 /// The ending of a manifest's name, and of its database's.
 const MANIFEST: &str = "manifest";
@@ -56,8 +61,10 @@ impl Vault {
             return self.refuse(draft, RefusalCode::NoBackupFolder, Error::NoBackupFolder).await;
         };
         self.log(draft.done()).await?;
-        let mut under_way = self.inner.backing_up.0.lock().map_err(|_| StoreError::Closed)?;
-        if let Some(progress) = under_way.as_ref().filter(|progress| is_copying(&progress.borrow())) {
+        let mut under_way = self.inner.backing_up.progress.lock().map_err(|_| StoreError::Closed)?;
+        // One whose thread is gone says nothing more.
+        let goes_on = |one: &&watch::Receiver<BackupProgress>| is_copying(&one.borrow()) && one.has_changed().is_ok();
+        if let Some(progress) = under_way.as_ref().filter(goes_on) {
             return Ok(progress.clone());
         }
         let (tell, progress) = watch::channel(BackupProgress::Copying { pages: 0, of: 0 });
@@ -77,14 +84,20 @@ impl Vault {
                 });
                 tell.send_replace(done.unwrap_or_else(|error| {
                     tracing::error!(reason = %error, "a backup failed");
-                    BackupProgress::Failed
+                    BackupProgress::Failed(error)
                 }));
             })
             .map_err(|source| StoreError::io("starting a backup", source))?;
         Ok(progress)
     }
 
-    /// Makes a backup in the folder, on the caller's thread; `told` as of `Store::copy`. Answers the manifest and its path.
+    /// Has a backup that is being made end soon, and none begin: the vault is to be let go, and a copy would hold it.
+    pub fn give_up_backups(&self) {
+        self.inner.backing_up.given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Makes a backup in the folder, on the caller's thread; `told` as of `Store::copy`. Answers the manifest and its path. One
+    /// that fails leaves nothing: what fills a disk must not stay there.
     pub fn back_up(
         &self,
         folder: &Path,
@@ -94,11 +107,27 @@ impl Vault {
         let made_at = self.now();
         let name = made_at.to_jiff().strftime("%Y-%m-%dT%H%M%S%.6fZ").to_string();
         let path = |ending: &str| folder.join(format!("{name}.{ending}"));
-        let partial = path(PARTIAL);
-        self.store().copy(&partial, told)?;
+        self.copy_and_sign(made_at, &path, told).inspect_err(|_| {
+            for left in [PARTIAL, MANIFEST, DATABASE].map(path) {
+                let _ = fs::remove_file(left);
+            }
+        })
+    }
+
+    fn copy_and_sign(
+        &self,
+        made_at: Timestamp,
+        path: &dyn Fn(&str) -> PathBuf,
+        mut told: impl FnMut(u64, u64) -> bool + Send + 'static,
+    ) -> Result<(Manifest, PathBuf), StoreError> {
+        let (partial, vault) = (path(PARTIAL), Arc::downgrade(&self.inner));
+        let is_wanted = move || vault.upgrade().is_some_and(|vault| !vault.backing_up.given_up.load(Ordering::SeqCst));
+        let goes_on = is_wanted.clone();
+        self.store().copy(&partial, move |left, of| told(left, of) && goes_on())?;
         let copy = copied(&partial, &self.keyring())?;
         let failed = |source| StoreError::io("writing a backup", source);
-        let (bytes, sha256) = digest(&partial).map_err(failed)?;
+        let given_up = || StoreError::Refused("the backup was given up".to_owned());
+        let (bytes, sha256) = digest(&partial, &is_wanted).map_err(failed)?.ok_or_else(given_up)?;
         let manifest = Manifest {
             made_at,
             bytes,
@@ -115,6 +144,7 @@ impl Vault {
         let signed = manifest.sign(self.keyring().signer());
         write_new(&partial, signed.as_bytes()).map_err(failed)?;
         fs::rename(&partial, path(MANIFEST)).map_err(failed)?;
+        let folder = partial.parent().unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok((manifest, path(MANIFEST)))
     }
@@ -125,34 +155,43 @@ pub fn database_of(manifest: &Path) -> PathBuf {
     manifest.with_extension(DATABASE)
 }
 
-/// A file's length and SHA-256.
-pub fn digest(path: &Path) -> std::io::Result<(u64, [u8; 32])> {
+/// A file's length and SHA-256; `None`: it is not wanted any more.
+fn digest(path: &Path, is_wanted: &dyn Fn() -> bool) -> std::io::Result<Option<(u64, [u8; 32])>> {
     let (mut file, mut hash) = (File::open(path)?, Sha256::new());
     let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
-    loop {
+    while is_wanted() {
         let read = file.read(&mut buffer)?;
         let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
-            return Ok((bytes, hash.finalize().into()));
+            return Ok(Some((bytes, hash.finalize().into())));
         };
         hash.update(part);
         bytes += read as u64;
     }
+    Ok(None)
 }
 
 fn is_copying(progress: &BackupProgress) -> bool {
     matches!(progress, BackupProgress::Copying { .. })
 }
 
-/// What a killed backup left.
+/// What a killed backup left. Another's file that ends so is not ours to delete.
 fn clear_partial(folder: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::io("looking at the folder of the backups", source);
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|ending| ending == PARTIAL) {
+        let is_ours = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(is_name);
+        if is_ours && path.extension().is_some_and(|ending| ending == PARTIAL) {
             fs::remove_file(&path).map_err(failed)?;
         }
     }
     Ok(())
+}
+
+/// As a backup is called, after the instant it was begun.
+fn is_name(stem: &str) -> bool {
+    let shape = "0000-00-00T000000.000000Z";
+    let fits = |(is, like): (char, char)| if like == '0' { is.is_ascii_digit() } else { is == like };
+    stem.len() == shape.len() && stem.chars().zip(shape.chars()).all(fits)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

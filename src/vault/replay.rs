@@ -20,6 +20,7 @@ use crate::domain::id::{RecordId, Revision, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{EraseReason, Field};
+use crate::policy::enrolment::Enrolment;
 use crate::policy::retention::Piece;
 use crate::store::ledger::{self, Learned, LedgerEntry, LedgerEvent, read_after};
 use crate::store::rows::erasure::HoldRow;
@@ -71,9 +72,18 @@ impl Vault {
         let known = self.store().read(|view| view.meta_i64("ledger_applied"))?.unwrap_or(0);
         let known = u64::try_from(known).unwrap_or(0);
         let pending = read_after(&self.store().paths().ledger, &self.keyring(), known)?;
-        let Some(last) = pending.last().cloned() else { return Ok(Applied::default()) };
-        let is_crash = origin == Origin::Start && pending.first().is_some_and(|line| line.number >= last.first);
-        tracing::warn!(entries = pending.len(), is_crash, "the erasure ledger is ahead of the database; applying it");
+        if origin == Origin::Start && pending.is_empty() {
+            return Ok(Applied::default());
+        }
+        // A backup is one, whether the ledger has gone on since or not: what it has forgotten beside must not serve again.
+        let ends = pending.first().zip(pending.last());
+        let is_crash = origin == Origin::Start && ends.is_some_and(|(first, last)| first.number >= last.first);
+        let last = ends.map_or(known, |(_, last)| last.number);
+        tracing::warn!(entries = pending.len(), is_crash, "the database is older than the erasure ledger; applying it");
+        if origin == Origin::Backup {
+            self.store().skip_lost_numbers();
+            self.store().run("replay_ledger", |_| Ok(())).await?;
+        }
         let (lines, mut applied) = (pending.len() as u64, Applied::default());
         let mut copies = BTreeMap::new();
         for line in &pending {
@@ -84,7 +94,7 @@ impl Vault {
         if !is_crash {
             applied.approvals = self.void_approvals().await?;
         }
-        let number = i64::try_from(last.number).unwrap_or(i64::MAX);
+        let number = i64::try_from(last).unwrap_or(i64::MAX);
         let entries = if is_crash { Vec::new() } else { self.restored(&pending) };
         let write = move |tx: &mut Tx<'_>| {
             entries.iter().for_each(|entry| tx.log(entry.clone()));
@@ -285,22 +295,21 @@ impl Vault {
             Learned::Caller(enrolment) => {
                 let (wanted, entry) = (enrolment.as_ref().clone(), self.again_of(&line.tenant, now));
                 let write = move |tx: &mut Tx<'_>| {
-                    match tx.enrolment(&wanted.id)? {
-                        Some(known) if known.version >= wanted.version => return Ok(None),
-                        Some(known) => {
-                            let version = known.version + 1;
-                            tx.update_enrolment(&crate::policy::enrolment::Enrolment { version, ..wanted.clone() })?;
-                        }
-                        None => tx.insert_enrolment(&wanted)?,
+                    // The last line counts, whatever its version says: one that a crash lost has its successor's.
+                    let known = tx.enrolment(&wanted.id)?;
+                    let version = known.as_ref().map_or(wanted.version, |known| known.version + 1);
+                    let changed = Enrolment { version, ..wanted.clone() };
+                    match known {
+                        Some(known) if Enrolment { version, ..known.clone() } == changed => return Ok(None),
+                        Some(_) => tx.update_enrolment(&changed)?,
+                        None => tx.insert_enrolment(&changed)?,
                     }
                     tx.log(entry.clone());
-                    Ok(Some(()))
+                    Ok(Some(changed))
                 };
-                let effect = self.learn(write, |applied| &mut applied.callers).await?;
-                if effect.is_some() {
-                    self.inner.roster.apply(enrolment.as_ref().clone());
-                }
-                Ok(effect)
+                let Some(changed) = self.store().run("replay_ledger", write).await? else { return Ok(None) };
+                self.inner.roster.apply(changed);
+                Ok(Some(|applied| &mut applied.callers))
             }
         }
     }
@@ -316,7 +325,7 @@ impl Vault {
     /// An approval serves once, and this copy does not know which have: whoever still wants something asks again.
     async fn void_approvals(&self) -> Result<u64, Error> {
         let (after, mut void) = (Timestamp(i64::MAX), 0);
-        for tenant in self.inner.parts.policies.keys().cloned() {
+        for tenant in self.inner.parts.policies.keys() {
             loop {
                 let tenant = tenant.clone();
                 let write = move |tx: &mut Tx<'_>| tx.expire_approvals(&tenant, after, CHUNK);

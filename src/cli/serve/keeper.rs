@@ -121,6 +121,9 @@ impl Keeper {
                 Next::Asked(Command::Seal { reply }) => self.seal(reply)?,
             }
         }
+        if let Some(vault) = self.switch.vault() {
+            vault.give_up_backups();
+        }
         // Calls in flight may still end: the switch keeps the vault until the listener is done.
         self.open.take().map_or(Ok(()), |open| stop_beside(&open.closing, open.beside))
     }
@@ -213,6 +216,9 @@ impl Keeper {
         runtime()?.block_on(self.switch.close());
         self.tell_sealed(Cause::Commanded);
         self.start_gathering();
+        if let Some(vault) = &vault {
+            vault.give_up_backups();
+        }
         // Who asked holds the vault until it is answered.
         let _ = reply.send(());
         stop_beside(&open.closing, open.beside)?;

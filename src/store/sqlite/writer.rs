@@ -197,6 +197,10 @@ impl Writer {
         self.ids.allocate()
     }
 
+    pub(super) fn skip_lost(&self) {
+        self.ids.skip_lost();
+    }
+
     pub(super) fn poisoned(&self) -> Option<String> {
         self.poison.get().cloned()
     }
@@ -378,8 +382,8 @@ impl<'c> State<'c> {
                 let Progress { remaining, pagecount } = pages.progress();
                 let goes_on = told(u64::try_from(remaining).unwrap_or(0), u64::try_from(pagecount).unwrap_or(0));
                 match step {
-                    StepResult::Done => return Ok(()),
                     _ if !goes_on => return Err(StoreError::Refused("the copy was given up".to_owned())),
+                    StepResult::Done => return Ok(()),
                     StepResult::More => {}
                     _busy_or_locked => std::thread::sleep(BEGIN_AGAIN),
                 }

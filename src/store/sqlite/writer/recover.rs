@@ -9,12 +9,10 @@ use crate::audit::log::Tip;
 use crate::crypto::keyring::Keyring;
 use crate::domain::id::Epoch;
 use crate::store::StoreError;
+use crate::store::ids::LOST;
 use crate::store::ledger::{Ledger, too_old};
 use crate::store::state::{State as Sums, tally};
 use crate::store::tx::{Places, Tx};
-
-/// More numbers than are given out between a backup and the loss of what came after it.
-const LOST_NUMBERS: i64 = 1 << 40;
 
 /// What a start finds.
 pub(super) struct Recovered {
@@ -87,7 +85,7 @@ pub(super) fn recover(connection: &Connection, keyring: &Keyring, ledger: &Ledge
     let bound = remembered("next_id", 1)?;
     // An older copy goes on where no number was ever given out: the ledger may know what the lost ones stood for.
     let is_behind = u64::try_from(applied).unwrap_or(0) < ledger.last();
-    let bound = if is_behind { bound.saturating_add(LOST_NUMBERS) } else { bound };
+    let bound = if is_behind { bound.saturating_add(LOST) } else { bound };
     Ok(Recovered { tip, sums, adopted, bound, fresh })
 }
 
