@@ -2,6 +2,7 @@
 //! entry that is on disk; every refusal is logged the same way; and what a use case decides from facts, it commits only if
 //! those facts are still what they were (the commit is the linearization point).
 
+mod announce;
 mod approval;
 mod call;
 mod correct;
@@ -10,6 +11,7 @@ mod describe;
 mod destroy;
 mod detokenize;
 mod disclose;
+mod due_soon;
 mod enrol;
 mod erase;
 mod erase_subject;
@@ -52,9 +54,11 @@ use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::limits::Limits;
 use crate::policy::retention::Policy;
+use crate::policy::webhook::Subscription;
 use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
 
+pub use announce::Outgoing;
 pub use approval::{Gated, Pending, Word};
 pub use call::Call;
 pub use correct::Correct;
@@ -112,6 +116,8 @@ pub struct Parts {
     pub limits: Limits,
     pub keys: KeySettings,
     pub log: LogKeeping,
+    /// Who is told of what over the web.
+    pub webhooks: Vec<Subscription>,
 }
 
 /// The vault; cheap to clone.
@@ -135,6 +141,7 @@ struct Inner {
     /// What those who work beside the vault want the operator to know, by who says it.
     notices: Mutex<BTreeMap<&'static str, String>>,
     held_back: HeldBack,
+    due_soon: due_soon::Passes,
 }
 
 impl Vault {
@@ -162,8 +169,10 @@ impl Vault {
             keeper: rotate::Keeper::default(),
             notices: Mutex::default(),
             held_back,
+            due_soon: due_soon::Passes::default(),
         };
         let vault = Self { inner: Arc::new(inner) };
+        vault.drop_unheard().await?;
         vault.replay_ledger().await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {

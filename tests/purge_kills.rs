@@ -87,6 +87,7 @@ fn open(folder: &Path, now: Timestamp) -> Vault {
         limits: Limits::default(),
         keys: KeySettings::default(),
         log: LogKeeping { name: "kills".parse().unwrap(), keep_years: 3 },
+        webhooks: Vec::new(),
     };
     run(Vault::open(parts)).unwrap()
 }

@@ -171,6 +171,12 @@ coded! {
         ResumeSweep = 107 "resume_sweep",
         /// A month of statistics was closed and published.
         CloseMonth = 108 "close_month",
+        /// A webhook has taken announcements; the count says how many.
+        Announce = 125 "announce",
+        /// A webhook did not take announcements for days; they lie in its dead-letter file.
+        GiveUpAnnouncing = 126 "give_up_announcing",
+        /// The configuration names a webhook no more, so its announcements were dropped.
+        DropAnnouncements = 127 "drop_announcements",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

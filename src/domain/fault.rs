@@ -69,6 +69,12 @@ pub enum Fault {
     DueEarly = 42,
     /// A policy that shortens something takes force by one person's word.
     ShorteningUnwatched = 43,
+    /// An erasure's commit leaves nothing to announce.
+    AnnouncementForgotten = 65,
+    /// An announcement leaves the outbox before anybody has taken it.
+    AnnouncementTakenEarly = 66,
+    /// What was announced as due soon is not remembered.
+    DueSoonForgotten = 67,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -153,6 +159,9 @@ mod with_the_feature {
             "stage-kept" => Some(Fault::StageKept),
             "due-early" => Some(Fault::DueEarly),
             "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
+            "announcement-forgotten" => Some(Fault::AnnouncementForgotten),
+            "announcement-taken-early" => Some(Fault::AnnouncementTakenEarly),
+            "due-soon-forgotten" => Some(Fault::DueSoonForgotten),
             "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }

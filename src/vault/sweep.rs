@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use super::announce::Hearers;
 use super::call::Draft;
 use super::destroy::{Told, clear, destroy, destroy_noted};
 use super::hold::HISTORY;
@@ -80,7 +81,7 @@ struct Doomed {
     told: Told,
 }
 
-fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestamp) -> Doomed {
+fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestamp, hearers: Hearers) -> Doomed {
     let Due { loaded, reason, tally } = due;
     let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
     let (action, request) = match reason {
@@ -91,7 +92,8 @@ fn doomed(due: Due, request: RequestId, mark: Timestamp, in_backups_by: Timestam
     };
     let draft = Draft::by_vault(&loaded.row.tenant, request, action, mark);
     let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-    let told = Told { at: mark, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+    let story = leaving.map(|leaving| leaving.story);
+    let told = Told { at: mark, in_backups_by, entry, tally, story, hearers };
     Doomed { record: loaded.row, reason, told }
 }
 
@@ -258,7 +260,8 @@ impl Vault {
             let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.stored_at));
             // It went when the ledger says, whenever this copy hears of it.
             let (at, in_backups_by) = (line.at, self.in_backups_by(line.at));
-            let told = Told { at, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+            let (story, hearers) = (leaving.map(|leaving| leaving.story), self.hearers(&loaded.row.tenant)?);
+            let told = Told { at, in_backups_by, entry, tally, story, hearers };
             let (record, number) = (loaded.row, *number);
             let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
             self.store().run("replay_ledger", write).await?;
@@ -266,6 +269,15 @@ impl Vault {
         self.store().run("ledger_applied", move |tx| tx.set_meta_i64("ledger_applied", last)).await?;
         self.truncate_log().await?;
         Ok(())
+    }
+
+    /// What a record is destroyed as once it is due.
+    pub(crate) fn reason_for(&self, loaded: &Loaded) -> Result<EraseReason, StoreError> {
+        Ok(match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
+            (DueReason::Asked(reason), _) => reason,
+            (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
+            _ => EraseReason::Purged,
+        })
     }
 
     fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
@@ -277,11 +289,7 @@ impl Vault {
                 let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
                 return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
             }
-            let reason = match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
-                (DueReason::Asked(reason), _) => reason,
-                (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
-                _ => EraseReason::Purged,
-            };
+            let reason = self.reason_for(&loaded)?;
             if clear(view, &loaded.row, reason)?.is_err() {
                 return Ok(Verdict::Held);
             }
@@ -295,8 +303,10 @@ impl Vault {
             return Ok(0);
         }
         let request = self.new_request();
-        let rows: Vec<Doomed> =
-            due.into_iter().map(|due| doomed(due, request, mark, self.in_backups_by(mark))).collect();
+        let in_backups_by = self.in_backups_by(mark);
+        let hearers = |due: &Due| self.hearers(&due.loaded.row.tenant);
+        let rows = due.into_iter().map(|due| hearers(&due).map(|hears| doomed(due, request, mark, in_backups_by, hears)));
+        let rows: Vec<Doomed> = rows.collect::<Result<_, StoreError>>()?;
         match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}
             answer => return answer,

@@ -283,6 +283,7 @@ impl Story {
             limits: strongroom::policy::limits::Limits::default(),
             keys: KeySettings::default(),
             log: LogKeeping { name: "story".parse().unwrap(), keep_years: 3 },
+            webhooks: Vec::new(),
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

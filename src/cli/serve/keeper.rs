@@ -187,6 +187,7 @@ impl Keeper {
             limits: config.limits.clone(),
             keys: config.keys.clone(),
             log: config.audit.keeping.clone(),
+            webhooks: config.webhooks.iter().map(|hook| hook.subscription.clone()).collect(),
         };
         let vault = blocking(Vault::open(parts))?;
         if !vault.has_callers() {

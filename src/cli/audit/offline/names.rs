@@ -87,6 +87,9 @@ pub const ACTIONS: Names = &[
     (106, "pause_sweep"),
     (107, "resume_sweep"),
     (108, "close_month"),
+    (125, "announce"),
+    (126, "give_up_announcing"),
+    (127, "drop_announcements"),
 ];
 
 pub const REFUSALS: Names = &[
