@@ -98,11 +98,17 @@ pub(super) fn needs(config: &Config) -> Needs {
             | RootSource::Shares(_) => {}
         }
     }
+    for hook in &config.webhooks {
+        // A secret is replaced while the server runs.
+        read.extend([Some(&hook.secret_file), hook.ca.as_ref()].into_iter().flatten().flat_map(|path| folders(path)));
+        connect.extend(hook.url.port());
+    }
+    let dead_letters = config.webhooks.iter().map(|hook| &hook.dead_letters);
     let written =
         [&config.store.database, &config.store.ledger, &config.keyring].into_iter().chain(&config.keys.places.copies);
     // A log that was rotated away is made anew under its name.
-    let write =
-        written.chain(&config.log.file).chain(&config.audit.witness_file).flat_map(|path| folders(path)).collect();
+    let write = written.chain(&config.log.file).chain(&config.audit.witness_file).chain(dead_letters);
+    let write = write.flat_map(|path| folders(path)).collect();
     let bind = [config.listener.address].into_iter().chain(config.metrics).map(|address| address.port()).collect();
     let witness = config.audit.witness_url.iter().filter_map(|url| reqwest::Url::parse(url).ok());
     connect.extend(witness.filter_map(|url| url.port_or_known_default()));
