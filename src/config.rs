@@ -31,7 +31,7 @@ use crate::telemetry::{Format, Level, LogConfig};
 use crate::vault::KeySettings;
 
 pub use audit::AuditConfig;
-pub use webhook::{WebhookConfig, WebhookUrl};
+pub use webhook::{BadWebhookUrl, WebhookConfig, WebhookUrl};
 
 /// All that a server needs to start.
 #[derive(Clone, Debug)]
@@ -139,8 +139,8 @@ pub enum Reason {
     LogName(#[from] BadLogName),
     #[error("is no http:// or https:// address")]
     NotAUrl,
-    #[error("is no https:// address, or http:// on this machine, without a name, password or fragment in it")]
-    NotAWebhookUrl,
+    #[error(transparent)]
+    WebhookUrl(#[from] BadWebhookUrl),
     #[error("is no tenant of this configuration")]
     NoSuchTenant,
     #[error("is nothing that a webhook hears of; there are: erased and due_soon")]

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -54,14 +55,24 @@ impl WebhookUrl {
         self.0.scheme() == "https"
     }
 
-    fn parse(raw: &str) -> Option<Self> {
-        let url = Url::parse(raw).ok()?;
-        let host = url.host_str()?;
+}
+
+/// Tells nothing of what was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no https:// address, or http:// on this machine, without a name, password or fragment in it")]
+pub struct BadWebhookUrl;
+
+impl FromStr for WebhookUrl {
+    type Err = BadWebhookUrl;
+
+    fn from_str(raw: &str) -> Result<Self, BadWebhookUrl> {
+        let url = Url::parse(raw).map_err(|_| BadWebhookUrl)?;
+        let host = url.host_str().ok_or(BadWebhookUrl)?;
         let numeric = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         let here = host == "localhost" || numeric.is_ok_and(|address| address.is_loopback());
         let carried = url.scheme() == "https" || (url.scheme() == "http" && here);
         let nameless = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-        (carried && nameless).then_some(Self(url))
+        if carried && nameless { Ok(Self(url)) } else { Err(BadWebhookUrl) }
     }
 }
 
@@ -104,10 +115,10 @@ pub(super) fn webhooks(
         if !serves(&subscription.tenant) {
             return Err((raw.tenant.span(), "webhook.tenant", Reason::NoSuchTenant));
         }
-        let url = WebhookUrl::parse(raw.url.get_ref());
+        let refused = |bad: BadWebhookUrl| (raw.url.span(), "webhook.url", bad.into());
         Ok(WebhookConfig {
             subscription,
-            url: url.ok_or((raw.url.span(), "webhook.url", Reason::NotAWebhookUrl))?,
+            url: raw.url.get_ref().parse().map_err(refused)?,
             secret_file: folder.join(raw.secret_file),
             ca: raw.ca.map(|path| folder.join(path)),
             dead_letters: folder.join(raw.dead_letters),
@@ -219,7 +230,7 @@ dead_letters = 'dead.jsonl'
             ("ftp://localhost/", false),
             ("shop.example", false),
         ] {
-            assert_eq!(WebhookUrl::parse(url).is_some(), good, "{url}");
+            assert_eq!(url.parse::<WebhookUrl>().is_ok(), good, "{url}");
         }
     }
 
