@@ -71,7 +71,7 @@ pub struct Ping {
     #[arg(value_name = "WEBHOOK")]
     name: HookName,
     /// The configuration file (TOML)
-    #[arg(long, value_name = "CONFIG")]
+    #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
@@ -88,7 +88,7 @@ pub struct Redeliver {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The configuration file (TOML), for addresses and secrets
-    #[arg(long, value_name = "CONFIG")]
+    #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 

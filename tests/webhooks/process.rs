@@ -1,8 +1,8 @@
 //! A server in a process and sandbox of its own: what it may open and connect to, where dead letters go, the commands, the log.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use strongroom::cli::demo::scan::Scanner;
 use strongroom::crypto::entropy::SeededEntropy;
@@ -151,4 +151,57 @@ fn a_secret_is_replaced_while_the_server_runs() {
     std::fs::write(&secret, format!("{}\n", *new)).unwrap();
     let heard = erase(3);
     assert!(!heard.is_signed(&old) && heard.is_signed(&new));
+}
+
+/// The example that users copy: what belongs to a record that is gone is deleted, and nothing else, on the vault's word alone.
+#[test]
+fn the_python_receiver_verifies_and_deletes_by_digest() {
+    let address = free_port();
+    let folder = with_webhook(&format!("http://{address}/"), "first_retry = \"50ms\"\n");
+    let own = folder.data().parent().unwrap().join("shop");
+    std::fs::create_dir(&own).unwrap();
+    let path = |name: &str| own.join(name).to_str().unwrap().to_owned();
+    let server = folder.serve(None).unwrap_or_else(|output| panic!("no server: {output:?}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let channel = runtime.block_on(folder.channel(&server.endpoint, Role::Shop, "backend"));
+    let mut vault = TokenServiceClient::new(channel);
+    let tokens = [0, 1].map(|n| runtime.block_on(vault.tokenize(order(n))).unwrap().into_inner().token);
+    let pictures = ["gone.jpg", "stays.jpg"].map(path);
+    pictures.iter().for_each(|picture| std::fs::write(picture, "a picture").unwrap());
+    let kept: serde_json::Map<String, serde_json::Value> =
+        tokens.iter().cloned().zip(pictures.iter().map(|picture| picture.as_str().into())).collect();
+    std::fs::write(path("tokens.json"), serde_json::Value::Object(kept).to_string()).unwrap();
+    let secret = folder.data().parent().unwrap().join("secrets/webhook");
+    let arguments = ["examples/receiver.py", secret.to_str().unwrap(), &path("tokens.json"), &address.port().to_string()];
+    let shop = Command::new("python3").args(arguments).stderr(Stdio::null()).spawn();
+    let mut shop = match shop {
+        Ok(shop) => shop,
+        Err(_) if std::env::var_os("STRONGROOM_ORACLE").is_none() => return println!("skipped: no python3 here"),
+        Err(error) => panic!("no python3: {error}"),
+    };
+    let (idempotency_key, reason) = ("e".to_owned(), EraseReason::SubjectRequest.into());
+    runtime.block_on(vault.erase(EraseRequest { idempotency_key, token: tokens[0].clone(), reason })).unwrap();
+    wait_for("the picture is gone", || !std::path::Path::new(&pictures[0]).exists());
+    assert!(std::path::Path::new(&pictures[1]).exists());
+    wait_for("it was taken", || crate::in_outbox(&folder.data().join("strongroom.db")) == 0);
+
+    // Somebody else's word is not taken.
+    let body = format!(
+        "{{\"type\":\"record.erased\",\"data\":{{\"tenant\":\"kitchenware\",\"records\":[{{\"record\":\"{}\"}}]}}}}",
+        digest(&tokens[1])
+    );
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let signature = Secrets::parse(&Secrets::mint(&SeededEntropy::new(10))).unwrap().sign("m", now as i64, &body);
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST / HTTP/1.0\r\ncontent-length: {}\r\nwebhook-id: m\r\nwebhook-timestamp: {now}\r\n\
+         webhook-signature: {signature}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    shop.kill().unwrap();
+    shop.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.0 400") && std::path::Path::new(&pictures[1]).exists(), "{answer}");
 }

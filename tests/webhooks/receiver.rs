@@ -28,6 +28,8 @@ pub enum Answer {
     Close,
     /// 200 and a body without an end.
     Flood,
+    /// 200 and a body that never comes.
+    Stall,
 }
 
 pub const OK: Answer = Answer::Status(200);
@@ -136,7 +138,7 @@ impl Receiver {
     pub fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !is_so(self) {
-            assert!(start.elapsed() < Duration::from_secs(60), "{what}: {:?}", self.heard());
+            assert!(start.elapsed() < Duration::from_secs(30), "{what}: {:?}", self.heard());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -159,7 +161,7 @@ fn serve(stream: impl Read + Write, heard: &Mutex<Vec<Heard>>, behave: &Mutex<Be
         stream.read_exact(&mut body).ok()?;
         let mut request = Heard { headers, body: String::from_utf8(body).unwrap(), taken: false };
         let answer = (behave.lock().unwrap())(&request);
-        request.taken = matches!(answer, Answer::Status(200..300) | Answer::Slow(_) | Answer::Flood);
+        request.taken = matches!(answer, Answer::Status(200..300) | Answer::Slow(_) | Answer::Flood | Answer::Stall);
         // Before the answer: what was taken counts, whatever becomes of the answer.
         heard.lock().unwrap().push(request);
         let stream = stream.get_mut();
@@ -171,6 +173,11 @@ fn serve(stream: impl Read + Write, heard: &Mutex<Vec<Heard>>, behave: &Mutex<Be
             }
             Answer::Redirect(to) => {
                 write!(stream, "HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n").ok()?;
+            }
+            Answer::Stall => {
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").ok()?;
+                stream.flush().ok()?;
+                std::thread::sleep(Duration::from_secs(120));
             }
             Answer::Hang => std::thread::sleep(Duration::from_secs(120)),
             Answer::Close => return None,

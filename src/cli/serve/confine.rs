@@ -183,6 +183,21 @@ mod tests {
         crate::cli::dev::prepare(dir, Some(anywhere), &SystemClock::new(), &OsEntropy).unwrap()
     }
 
+    fn webhooks() -> Vec<crate::config::WebhookConfig> {
+        let name = "shop".parse().unwrap();
+        let subscription =
+            crate::policy::webhook::Subscription { name, tenant: "k".parse().unwrap(), erased: true, due_soon: None };
+        vec![crate::config::WebhookConfig {
+            subscription,
+            url: "https://shop.example:8443/hook".parse().unwrap(),
+            secret_file: "secrets/webhook".into(),
+            ca: Some("cas/shop.pem".into()),
+            dead_letters: "dead/letters.jsonl".into(),
+            first_retry: std::time::Duration::from_secs(1),
+            give_up_after: std::time::Duration::from_secs(1),
+        }]
+    }
+
     /// Runs `work` in a thread of its own, confined to `needs`; the test's other threads are not.
     fn confined<T: Send>(needs: &Needs, work: impl FnOnce() -> T + Send) -> Option<T> {
         std::thread::scope(|scope| {
@@ -266,15 +281,18 @@ mod tests {
         config.store.ledger = "elsewhere/erasure.ledger".into();
         config.keyring = "keyring".into();
         config.listener.address.set_port(7443);
+        config.webhooks = webhooks();
         let needs = needs(&config);
         let root = config.root.path().unwrap();
-        for path in [dir.join("certs").as_path(), &mounted, root.parent().unwrap()] {
+        let secrets = Path::new("secrets");
+        for path in [dir.join("certs").as_path(), &mounted, root.parent().unwrap(), secrets, Path::new("cas")] {
             assert!(needs.read.iter().any(|read| read == path), "{} in {needs:?}", path.display());
         }
-        for path in [dir.as_path(), Path::new("elsewhere"), Path::new(".")] {
+        for path in [dir.as_path(), Path::new("elsewhere"), Path::new("."), Path::new("dead")] {
             assert!(needs.write.iter().any(|written| written == path), "{} in {needs:?}", path.display());
         }
         assert!(!needs.write.contains(&mounted) && !needs.write.contains(&dir.join("certs")));
-        assert_eq!((needs.bind, needs.connect), (vec![7443], vec![]));
+        assert!(!needs.write.iter().any(|path| path == secrets) && !needs.read.contains(&"dead".into()));
+        assert_eq!((needs.bind, needs.connect), (vec![7443], vec![8443]));
     }
 }

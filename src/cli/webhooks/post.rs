@@ -1,6 +1,6 @@
 //! Posts one signed message to one webhook. INVARIANT: it speaks to the configured address and nobody else (no redirect, no
-//! proxy), waits no longer than `PATIENCE`, and reads nothing of an answer but its status; what it says of a failure holds
-//! neither the address, nor the secret, nor anything of the message.
+//! proxy), waits no longer than `PATIENCE`, and goes by an answer's status alone; what it says of a failure holds neither the
+//! address, nor the secret, nor anything of the message.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,8 +16,11 @@ use crate::domain::time::{SECOND, Timestamp};
 
 /// How long a receiver may take for everything: it should take the message in and do its work later.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A line of silence: connections are not kept for longer.
+/// Connections are not kept for longer than this in silence.
 const IDLE: Duration = Duration::from_secs(30);
+/// What is read of an answer's body, so that its connection serves again, and for how long.
+const BODY: usize = 4096;
+const BODY_PATIENCE: Duration = Duration::from_millis(500);
 
 /// One webhook, ready to be told.
 pub struct Receiver {
@@ -61,8 +64,21 @@ impl Receiver {
             .header("webhook-timestamp", seconds)
             .header("webhook-signature", signature)
             .body(message.body.clone());
-        let answer = request.send().await.map_err(|error| told(&error.without_url()))?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
+        let mut answer = request.send().await.map_err(|error| told(&error.without_url()))?;
+        let status = answer.status();
+        // Whatever is in it, and whether it ends: the status has said all.
+        let _ = tokio::time::timeout(BODY_PATIENCE, skip_body(&mut answer)).await;
+        if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+    }
+}
+
+async fn skip_body(answer: &mut reqwest::Response) {
+    let mut read = 0;
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        read += chunk.len();
+        if read > BODY {
+            return;
+        }
     }
 }
 
