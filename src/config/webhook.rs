@@ -54,7 +54,6 @@ impl WebhookUrl {
     pub fn is_tls(&self) -> bool {
         self.0.scheme() == "https"
     }
-
 }
 
 /// Tells nothing of what was offered.

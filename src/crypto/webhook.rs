@@ -92,7 +92,8 @@ mod tests {
         let long = format!("{PREFIX}{}", BASE64.encode([1; 65]));
         let three = [good.as_str(); 3].join("\n");
         let half = format!("{}\ncanary-7f3a", *good);
-        for bad in ["", "\n", "canary-7f3a", "whsec_", "whsec_canary!", good.trim_start_matches(PREFIX), &short, &long] {
+        for bad in ["", "\n", "canary-7f3a", "whsec_", "whsec_canary!", good.trim_start_matches(PREFIX), &short, &long]
+        {
             assert_eq!(Secrets::parse(bad).map(drop), Err(BadSecrets), "{bad}");
         }
         assert_eq!(Secrets::parse(&three).map(drop), Err(BadSecrets));

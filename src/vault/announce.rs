@@ -23,7 +23,11 @@ const CHUNK: usize = 1_000;
 /// The webhooks that hear of a record's erasure, each with the place in the outbox that is theirs.
 #[derive(Clone)]
 #[must_use]
-pub(crate) struct Hearers(Vec<(AnnouncementId, HookName)>);
+pub(crate) struct Hearers {
+    places: Vec<(AnnouncementId, HookName)>,
+    /// The time by the clock: what is erased goes by the mark, or by the ledger, which may be days behind.
+    since: Timestamp,
+}
 
 impl Hearers {
     /// Within the transaction that erases.
@@ -37,10 +41,10 @@ impl Hearers {
         if planted(Fault::AnnouncementForgotten) {
             return Ok(());
         }
-        self.0.iter().try_for_each(|(id, hook)| {
+        self.places.iter().try_for_each(|(id, hook)| {
             let (tenant, news) = (record.tenant.clone(), News::Erased);
             let said = Announcement { tenant, record: record.digest, class: record.class, reason, at, news };
-            tx.insert_announcement(&AnnouncementRow { id: *id, hook: hook.clone(), said })
+            tx.insert_announcement(&AnnouncementRow { id: *id, hook: hook.clone(), said, since: self.since })
         })
     }
 }
@@ -49,7 +53,7 @@ impl Hearers {
 pub struct Outgoing {
     pub message: Message,
     pub hook: HookName,
-    /// When the first of its announcements was made.
+    /// When the first of its announcements was put into the outbox.
     pub since: Timestamp,
     tenant: TenantId,
     ids: Vec<AnnouncementId>,
@@ -67,7 +71,7 @@ impl Vault {
     pub(crate) fn hearers(&self, tenant: &TenantId) -> Result<Hearers, StoreError> {
         let hear = self.inner.parts.webhooks.iter().filter(|hook| hook.erased && hook.tenant == *tenant);
         let placed = hear.map(|hook| Ok((AnnouncementId(self.store().allocate()?), hook.name.clone())));
-        Ok(Hearers(placed.collect::<Result<_, StoreError>>()?))
+        Ok(Hearers { places: placed.collect::<Result<_, StoreError>>()?, since: self.now() })
     }
 
     /// The next message for a webhook: its oldest announcements, of one topic. What fails its authentication is told of, and
@@ -88,9 +92,8 @@ impl Vault {
         let Some(first) = rows.first() else { return Ok(None) };
         let (tenant, topic) = (first.said.tenant.clone(), first.said.topic());
         rows.retain(|row| row.said.topic() == topic && row.said.tenant == tenant);
-        let ids = rows.iter().map(|row| row.id).collect();
+        let (ids, since) = (rows.iter().map(|row| row.id).collect(), rows.iter().map(|row| row.since).min());
         let said: Vec<Announcement> = rows.into_iter().map(|row| row.said).collect();
-        let since = said.iter().map(|said| said.at).min();
         let Some((message, since)) = Message::of(&said).zip(since) else { return Ok(None) };
         Ok(Some(Outgoing { message, hook: hook.clone(), since, tenant, ids }))
     }
@@ -161,7 +164,10 @@ impl Vault {
                     break;
                 }
             }
-            tracing::warn!(dropped, "announcements were dropped: the configuration does not name their webhook any more");
+            tracing::warn!(
+                dropped,
+                "announcements were dropped: the configuration does not name their webhook any more"
+            );
             // The columns may say anything; only a tenant that is served has a log to tell.
             let served = tenant.parse().ok().filter(|tenant| self.serves(tenant));
             if let Some(tenant) = served {
@@ -170,7 +176,8 @@ impl Vault {
                 self.log_as("drop_announcements", entry).await?;
             }
         }
-        let is_asked = |hook: &String| hooks.iter().any(|known| known.due_soon.is_some() && known.name.as_str() == hook);
+        let is_asked =
+            |hook: &String| hooks.iter().any(|known| known.due_soon.is_some() && known.name.as_str() == hook);
         for hook in told.into_iter().filter(|hook| !is_asked(hook)) {
             loop {
                 let name = hook.clone();

@@ -127,7 +127,8 @@ impl Vault {
         let news = News::DueSoon { due, rule: rule.map(|cited| cited.rule).unwrap_or_default() };
         let (tenant, class) = (hook.tenant.clone(), loaded.row.class);
         let said = Announcement { tenant, record: loaded.row.digest, class, reason, at: now, news };
-        let row = AnnouncementRow { id: AnnouncementId(self.store().allocate()?), hook: hook.name.clone(), said };
+        let id = AnnouncementId(self.store().allocate()?);
+        let row = AnnouncementRow { id, hook: hook.name.clone(), said, since: now };
         Ok(Some(Soon { row, record: coming.record, version: loaded.row.version, due }))
     }
 

@@ -228,7 +228,11 @@ impl Stage {
     fn is_numbered(self) -> bool {
         matches!(
             self,
-            Self::Keys | Self::Subjects | Self::Grants | Self::Index | Self::Stamps(Table::Record | Table::Hold | Table::Announcement)
+            Self::Keys
+                | Self::Subjects
+                | Self::Grants
+                | Self::Index
+                | Self::Stamps(Table::Record | Table::Hold | Table::Announcement)
         )
     }
 }

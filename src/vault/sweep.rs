@@ -305,7 +305,8 @@ impl Vault {
         let request = self.new_request();
         let in_backups_by = self.in_backups_by(mark);
         let hearers = |due: &Due| self.hearers(&due.loaded.row.tenant);
-        let rows = due.into_iter().map(|due| hearers(&due).map(|hears| doomed(due, request, mark, in_backups_by, hears)));
+        let rows =
+            due.into_iter().map(|due| hearers(&due).map(|hears| doomed(due, request, mark, in_backups_by, hears)));
         let rows: Vec<Doomed> = rows.collect::<Result<_, StoreError>>()?;
         match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}

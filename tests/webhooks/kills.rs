@@ -53,8 +53,11 @@ fn after_kills(fault: Option<&str>, records: usize) -> (BTreeSet<String>, BTreeS
         let (asked, erased) = (Arc::clone(&asked), Arc::clone(&erased));
         let client = runtime.spawn(async move {
             for (n, token) in todo {
-                let request =
-                    EraseRequest { idempotency_key: format!("e-{n}"), token, reason: EraseReason::SubjectRequest.into() };
+                let request = EraseRequest {
+                    idempotency_key: format!("e-{n}"),
+                    token,
+                    reason: EraseReason::SubjectRequest.into(),
+                };
                 asked.lock().unwrap().insert(n);
                 if vault.erase(request).await.is_err() {
                     return;

@@ -37,6 +37,18 @@ pub fn with_webhook(url: &str, more: &str) -> Folder {
     folder
 }
 
+/// What whoever scrapes the metrics gets.
+fn metrics(folder: &Folder) -> String {
+    let log = std::fs::read_to_string(folder.data().join("strongroom.log")).unwrap();
+    let line = log.lines().find(|line| line.contains("serving metrics")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let mut stream = std::net::TcpStream::connect(line["address"].as_str().unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
@@ -44,7 +56,10 @@ fn said(output: &Output) -> String {
 #[test]
 fn what_is_never_taken_ends_in_the_dead_letter_file_and_redelivery_brings_it_back() {
     let address = free_port();
-    let folder = with_webhook(&format!("http://{address}/?key=canary-7f3a"), "first_retry = \"10ms\"\ngive_up_after = \"1s\"\n");
+    let folder = with_webhook(
+        &format!("http://{address}/?key=canary-7f3a"),
+        "first_retry = \"10ms\"\ngive_up_after = \"1s\"\n\n[metrics]\naddress = \"127.0.0.1:0\"\n",
+    );
     let dead = folder.data().parent().unwrap().join("dead/letters.jsonl");
     let mut server = folder.serve(None).unwrap_or_else(|output| panic!("no server: {output:?}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -76,14 +91,26 @@ fn what_is_never_taken_ends_in_the_dead_letter_file_and_redelivery_brings_it_bac
     };
     wait_for("the operator is told", &warned);
 
+    let metrics = metrics(&folder);
+    for line in
+        ["strongroom_dead_letters_total 3", "strongroom_announcements_waiting 0", "strongroom_webhook_failures_total "]
+    {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+
     // Nobody is there; then somebody who takes the first message alone; then one who takes all.
     let redeliver = || folder.command(&["webhooks", "redeliver", dead.to_str().unwrap()]).output().unwrap();
     let ping = |name: &str| folder.command(&["webhooks", "ping", name]).output().unwrap();
     let refused = redeliver();
-    assert_eq!((refused.status.code(), said(&refused).contains("0 messages were taken")), (Some(4), true), "{refused:?}");
+    assert_eq!(
+        (refused.status.code(), said(&refused).contains("0 messages were taken")),
+        (Some(4), true),
+        "{refused:?}"
+    );
     assert_eq!((ping("shop").status.code(), ping("nobody").status.code()), (Some(4), Some(2)));
     let mut first = true;
-    let receiver = Receiver::at(address, None, move |_| if std::mem::take(&mut first) { OK } else { Answer::Status(500) });
+    let receiver =
+        Receiver::at(address, None, move |_| if std::mem::take(&mut first) { OK } else { Answer::Status(500) });
     assert_eq!(redeliver().status.code(), Some(if lines.lines().count() == 1 { 0 } else { 4 }));
     receiver.behave(|_| OK);
     let done = redeliver();
@@ -100,11 +127,22 @@ fn what_is_never_taken_ends_in_the_dead_letter_file_and_redelivery_brings_it_bac
     // Nothing of anyone anywhere.
     server.terminate();
     assert!(server.wait().success());
-    let values = ["Wilhelmina Ottokar", "Kastanienallee", "901820", "wilhelmina.", "pay-account-", "customer-0@shop", "canary-7f3a", secret.as_str()];
+    let values = [
+        "Wilhelmina Ottokar",
+        "Kastanienallee",
+        "901820",
+        "wilhelmina.",
+        "pay-account-",
+        "customer-0@shop",
+        "canary-7f3a",
+        secret.as_str(),
+    ];
     let scanner = Scanner::new(tokens.iter().map(String::as_str).chain(values)).unwrap();
     let log = std::fs::read(folder.data().join("strongroom.log")).unwrap();
     assert!(String::from_utf8_lossy(&log).contains("a webhook has not taken a message"));
-    for (place, bytes) in [("log", log), ("dead letters", lines.into_bytes()), ("redelivery", said(&refused).into_bytes())] {
+    for (place, bytes) in
+        [("log", log), ("dead letters", lines.into_bytes()), ("redelivery", said(&refused).into_bytes())]
+    {
         let hits = scanner.scan_bytes(&bytes);
         assert!(hits.is_empty(), "{place}: {hits:?}");
     }
@@ -172,7 +210,8 @@ fn the_python_receiver_verifies_and_deletes_by_digest() {
         tokens.iter().cloned().zip(pictures.iter().map(|picture| picture.as_str().into())).collect();
     std::fs::write(path("tokens.json"), serde_json::Value::Object(kept).to_string()).unwrap();
     let secret = folder.data().parent().unwrap().join("secrets/webhook");
-    let arguments = ["examples/receiver.py", secret.to_str().unwrap(), &path("tokens.json"), &address.port().to_string()];
+    let arguments =
+        ["examples/receiver.py", secret.to_str().unwrap(), &path("tokens.json"), &address.port().to_string()];
     let shop = Command::new("python3").args(arguments).stderr(Stdio::null()).spawn();
     let mut shop = match shop {
         Ok(shop) => shop,

@@ -309,7 +309,9 @@ impl Keeper {
         self.beside(&mut open, "log-keeper", vault, move |vault, closed| log_keeper::keep(vault, &audit, closed))?;
         if !self.config.webhooks.is_empty() {
             let hooks = self.config.webhooks.clone();
-            self.beside(&mut open, "announcer", vault, move |vault, closed| announcer::announce(vault, &hooks, closed))?;
+            self.beside(&mut open, "announcer", vault, move |vault, closed| {
+                announcer::announce(vault, &hooks, closed)
+            })?;
         }
         Ok(open)
     }

@@ -15,6 +15,8 @@ pub struct AnnouncementRow {
     pub id: AnnouncementId,
     pub hook: HookName,
     pub said: Announcement,
+    /// When it was put there; what it tells of may be older.
+    pub since: Timestamp,
 }
 
 impl AnnouncementRow {
@@ -43,6 +45,7 @@ impl Row for AnnouncementRow {
             .i64(at.0)
             .i64(due.0)
             .bytes(rule.as_bytes())
+            .i64(self.since.0)
     }
 }
 

@@ -1,9 +1,10 @@
 -- What is still to be told to webhooks, one row for each of them, written in the commit that it tells of and deleted once it was
--- taken or given up: work in progress. `due` 0 and no `rule`: the record is gone.
+-- taken or given up: work in progress. `at` is when it happened, `since` when the row was written; `due` 0 and no `rule`: the record
+-- is gone.
 CREATE TABLE announcement (
     id INTEGER PRIMARY KEY, hook TEXT NOT NULL, tenant TEXT NOT NULL, topic INTEGER NOT NULL, digest BLOB NOT NULL,
     class INTEGER NOT NULL, reason INTEGER NOT NULL, at INTEGER NOT NULL, due INTEGER NOT NULL, rule TEXT NOT NULL,
-    epoch INTEGER NOT NULL, mac BLOB NOT NULL
+    since INTEGER NOT NULL, epoch INTEGER NOT NULL, mac BLOB NOT NULL
 );
 CREATE INDEX announcement_hook ON announcement (hook);
 CREATE INDEX announcement_epoch ON announcement (epoch);

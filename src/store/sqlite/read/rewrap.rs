@@ -103,8 +103,7 @@ impl RewrapReads for Reader<'_> {
                 Ok(rows.into_iter().map(|row| StampedRow::of(key, row)).collect())
             }
             Table::Announcement => {
-                let text =
-                    "-- announcements_under\nSELECT * FROM announcement WHERE epoch = ?1 AND id > ?3 ORDER BY id LIMIT ?2";
+                let text = "-- announcements_under\nSELECT * FROM announcement WHERE epoch = ?1 AND id > ?3 ORDER BY id LIMIT ?2";
                 let rows = self.all("announcement", text, params, |row| stamped(row, announcement))?;
                 Ok(rows.into_iter().map(|row| StampedRow::of(|row| RowKey::Announcement(row.id), row)).collect())
             }

@@ -38,7 +38,7 @@ impl WebhookReads for Reader<'_> {
 
     fn waiting(&self) -> Result<Waiting, StoreError> {
         let text = "-- waiting\nSELECT (SELECT COUNT(*) FROM announcement), \
-                    (SELECT CAST(at AS INTEGER) FROM announcement ORDER BY id LIMIT 1)";
+                    (SELECT CAST(since AS INTEGER) FROM announcement ORDER BY id LIMIT 1)";
         let waiting = self.first("announcement", text, [], |row| {
             Ok(Ok(Waiting { announcements: row.get(0)?, since: row.get::<_, Option<i64>>(1)?.map(Timestamp) }))
         })?;
@@ -90,5 +90,6 @@ pub(super) fn announcement(row: &SqlRow<'_>) -> Decoded<AnnouncementRow> {
     let Some(reason) = EraseReason::from_code(row.get("reason")?) else { return Ok(Err("reason")) };
     let (record, at) = (TokenDigest(digest), Timestamp(row.get("at")?));
     let said = Announcement { tenant, record, class, reason, at, news };
-    Ok(Ok(AnnouncementRow { id: AnnouncementId(row.get("id")?), hook, said }))
+    let (id, since) = (AnnouncementId(row.get("id")?), Timestamp(row.get("since")?));
+    Ok(Ok(AnnouncementRow { id, hook, said, since }))
 }

@@ -13,7 +13,7 @@ use crate::store::tx::webhook::WebhookWrites;
 impl WebhookWrites for Reader<'_> {
     fn insert_announcement(&self, row: &AnnouncementRow, stamp: &Stamp) -> Result<usize, StoreError> {
         let text = "-- insert_announcement\nINSERT INTO announcement (id, hook, tenant, topic, digest, class, reason, at, \
-                    due, rule, epoch, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+                    due, rule, since, epoch, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         let (said, (due, rule)) = (&row.said, row.news());
         let columns = params![
             row.id.0,
@@ -26,6 +26,7 @@ impl WebhookWrites for Reader<'_> {
             said.at.0,
             due.0,
             rule,
+            row.since.0,
             stamp.epoch.0,
             stamp.mac.as_bytes(),
         ];
