@@ -7,6 +7,10 @@
 //! that is forgotten once it was told, rows whose MAC nobody checks.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what is waited for is a thread or a process, which no simulated clock moves"
+)]
 
 mod common;
 #[path = "webhooks/kills.rs"]
