@@ -39,6 +39,7 @@ mod shares;
 mod status;
 mod tokenize;
 mod unseal;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -105,6 +106,8 @@ enum Command {
     Approve(approve::Args),
     #[command(subcommand)]
     Inquire(inquire::Args),
+    #[command(subcommand)]
+    Webhooks(webhooks::Args),
 }
 
 #[derive(Subcommand)]
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::Callers(args) => callers::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Webhooks(args) => webhooks::run(args),
         Command::Approve(args) => client(approve::run(args)),
         Command::Inquire(args) => client(inquire::run(args)),
         Command::Import(args) => client(import::run(args)),

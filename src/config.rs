@@ -3,6 +3,7 @@
 
 mod keys;
 mod audit;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::telemetry::{Format, Level, LogConfig};
 use crate::vault::KeySettings;
 
 pub use audit::AuditConfig;
+pub use webhook::{BadWebhookUrl, WebhookConfig, WebhookUrl};
 
 /// All that a server needs to start.
 #[derive(Clone, Debug)]
@@ -58,6 +60,7 @@ pub struct Config {
     /// How the keyring and its epochs are kept.
     pub keys: KeySettings,
     pub audit: AuditConfig,
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// Why a configuration is refused, and where.
@@ -140,6 +143,14 @@ pub enum Reason {
     LogName(#[from] BadLogName),
     #[error("is no http:// or https:// address")]
     NotAUrl,
+    #[error(transparent)]
+    WebhookUrl(#[from] BadWebhookUrl),
+    #[error("is no tenant of this configuration")]
+    NoSuchTenant,
+    #[error("is nothing that a webhook hears of; there are: erased and due_soon")]
+    NotATopic,
+    #[error("goes with the event due_soon, and that with it")]
+    DueSoonDays,
     #[error("no tenant is given: nobody could be served")]
     NoTenant,
     #[error("is no policy of this build; there are: builtin:kitchenware, builtin:general, builtin:cross-border")]
@@ -177,6 +188,8 @@ struct RawConfig {
     carrier: Vec<RawCarrier>,
     #[serde(default)]
     anchor: Vec<RawAnchor>,
+    #[serde(default)]
+    webhook: Vec<webhook::RawWebhook>,
 }
 
 #[derive(Deserialize, Default)]
@@ -356,6 +369,8 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
     // A PKCS#11 module is foreign code: it loads libraries and opens files and devices of its own choosing.
     let is_foreign = |root: &RootSource| matches!(root, RootSource::Pkcs11(_));
     let sandbox = raw.process.sandbox && !is_foreign(&root) && !keys.next_root.as_ref().is_some_and(is_foreign);
+    let policies = policies(&raw.tenant, folder)?;
+    let webhooks = webhook::webhooks(raw.webhook, folder, |tenant| policies.contains_key(tenant))?;
     Ok(Config {
         keys,
         listener: listener(&raw.listen)?,
@@ -375,12 +390,13 @@ fn parse(text: &str, folder: &Path) -> Result<Config, At> {
         keyring,
         root,
         allow_same_device,
-        policies: policies(&raw.tenant, folder)?,
+        policies,
         serial_patterns: serial_patterns(&raw.carrier)?,
         log: LogConfig { level: raw.log.level, format: raw.log.format, file: raw.log.file.map(path) },
         sweep_interval: raw.sweep_interval.map_or(Ok(DEFAULT_SWEEP), |raw| sweep_interval(&raw))?,
         sandbox,
         audit,
+        webhooks,
     })
 }
 

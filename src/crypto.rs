@@ -20,5 +20,6 @@ pub mod rotation;
 pub mod signer;
 pub mod slot;
 pub mod state;
+pub mod webhook;
 
 pub use error::CryptoError;

@@ -11,3 +11,4 @@ pub mod leaving;
 pub mod limits;
 pub mod release;
 pub mod retention;
+pub mod webhook;

@@ -2,6 +2,7 @@
 //! entry that is on disk; every refusal is logged the same way; and what a use case decides from facts, it commits only if
 //! those facts are still what they were (the commit is the linearization point).
 
+mod announce;
 mod approval;
 mod backup;
 mod call;
@@ -11,6 +12,7 @@ mod describe;
 mod destroy;
 mod detokenize;
 mod disclose;
+mod due_soon;
 mod enrol;
 mod erase;
 mod erase_subject;
@@ -55,9 +57,11 @@ use crate::domain::time::{Clock, Timestamp};
 use crate::domain::vocabulary::Class;
 use crate::policy::limits::Limits;
 use crate::policy::retention::Policy;
+use crate::policy::webhook::Subscription;
 use crate::store::rows::RecordRow;
 use crate::store::{Store, StoreError, Tx};
 
+pub use announce::Outgoing;
 pub use approval::{Gated, Pending, Word};
 pub use backup::{BackupProgress, database_of};
 pub use call::Call;
@@ -120,6 +124,8 @@ pub struct Parts {
     pub log: LogKeeping,
     /// Where backups are made, if anywhere.
     pub backups: Option<PathBuf>,
+    /// Who is told of what over the web.
+    pub webhooks: Vec<Subscription>,
 }
 
 /// The vault; cheap to clone.
@@ -144,6 +150,7 @@ struct Inner {
     notices: Mutex<BTreeMap<&'static str, String>>,
     held_back: HeldBack,
     backing_up: backup::BackingUp,
+    due_soon: due_soon::Passes,
 }
 
 impl Vault {
@@ -185,8 +192,10 @@ impl Vault {
             notices: Mutex::default(),
             held_back,
             backing_up: backup::BackingUp::default(),
+            due_soon: due_soon::Passes::default(),
         };
         let vault = Self { inner: Arc::new(inner) };
+        vault.drop_unheard().await?;
         let applied = vault.replay_ledger(origin, told).await?;
         let tenants: Vec<TenantId> = vault.inner.parts.policies.keys().cloned().collect();
         for tenant in tenants {

@@ -1,5 +1,6 @@
 //! Destruction, killed between every two of its steps: what was reported destroyed is never readable again, what is readable was
-//! not reported, and after a restart everything is finished in seconds.
+//! not reported, what is destroyed is in the webhooks' outbox once and nothing else is, and after a restart everything is finished
+//! in seconds.
 //!
 //! A process of its own (this very test binary) destroys records by every road: asked for one by one, a whole subject, and by
 //! the timer; it says what it was answered. It is killed at random instants, and, in builds that can be told to, ends itself at
@@ -33,6 +34,7 @@ use strongroom::domain::token::Token;
 use strongroom::domain::vocabulary::{Class, EraseReason, EventKind, Field, Outcome, Purpose};
 use strongroom::policy::limits::Limits;
 use strongroom::policy::retention::Policy;
+use strongroom::policy::webhook::Subscription;
 use strongroom::store::Store;
 use strongroom::vault::{
     Description, Detokenize, Erase, EraseSubject, Error, KeySettings, LogKeeping, Parts, ReportEvent, RootStatus,
@@ -77,6 +79,8 @@ fn open(folder: &Path, now: Timestamp) -> Vault {
     let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::starting_at(now));
     let store = Store::open(&paths_in(folder), keyring(), Arc::clone(&clock)).unwrap();
     let policy = Policy::parse(Policy::KITCHENWARE).unwrap();
+    let (name, tenant) = ("shop".parse().unwrap(), "kitchenware".parse().unwrap());
+    let hook = Subscription { name, tenant, erased: true, due_soon: None };
     let parts = Parts {
         store,
         policies: [("kitchenware".parse().unwrap(), policy)].into(),
@@ -88,6 +92,7 @@ fn open(folder: &Path, now: Timestamp) -> Vault {
         keys: KeySettings::default(),
         log: LogKeeping { name: "kills".parse().unwrap(), keep_years: 3 },
         backups: None,
+        webhooks: vec![hook],
     };
     run(Vault::open(parts)).unwrap()
 }
@@ -259,6 +264,10 @@ fn states(vault: &Vault, token: &[u8; 20]) -> (bool, bool) {
     let receipt = run(vault.receipt_of(&call(SHOP, 6), &token()));
     assert_eq!(receipt.is_ok(), erased, "a receipt exists exactly when the erasure does");
     assert!(erased || matches!(receipt, Err(Error::NotErased)));
+    let digest = token().digest(&"kitchenware".parse().unwrap());
+    let outbox = vault.store().read(|view| view.announcements(&"shop".parse().unwrap(), 1_000)).unwrap();
+    let announced = outbox.into_iter().filter(|(_, row)| row.as_ref().unwrap().said.record == digest).count();
+    assert_eq!(announced, usize::from(erased), "it is announced exactly when it is erased");
     (readable == 2, erased)
 }
 

@@ -163,7 +163,9 @@ fn must_be_empty(wrong: &[String]) {
 #[test]
 fn the_story_holds_every_kind_of_row_and_an_untouched_copy_answers_everything() {
     let whole = Whole::new();
-    for table in &whole.tables {
+    // No question leads to a webhook's outbox: `tests/webhooks.rs` alters every column of it. What was told beforehand is an index.
+    let elsewhere = ["announcement", "due_told"];
+    for table in whole.tables.iter().filter(|table| !elsewhere.contains(&table.name.as_str())) {
         let least =
             if ["refinery_schema_history", "policy", "audit_node"].contains(&table.name.as_str()) { 1 } else { 2 };
         assert!(table.rows.len() >= least, "{} has {} rows", table.name, table.rows.len());

@@ -175,6 +175,12 @@ coded! {
         Backup = 120 "backup",
         /// An older copy of the database was brought up to date by the erasure ledger, from as many lines of it.
         Restore = 121 "restore",
+        /// A webhook has taken announcements; the count says how many.
+        Announce = 125 "announce",
+        /// A webhook did not take announcements for days; they lie in its dead-letter file.
+        GiveUpAnnouncing = 126 "give_up_announcing",
+        /// The configuration names a webhook no more, so its announcements were dropped.
+        DropAnnouncements = 127 "drop_announcements",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -2,6 +2,7 @@
 //! wrong ends the start with one line that names it; a server that runs holds the store alone, sweeps, and ends only after
 //! the calls in flight have had their time.
 
+mod announcer;
 mod beside;
 mod confine;
 mod keeper;
@@ -118,6 +119,18 @@ A whole configuration (relative paths start at the file's folder):
   name = \"kitchenware\"
   policy = \"builtin:kitchenware\"           # or builtin:general, builtin:cross-border, or a policy file's path
   # parameters = { working_days = 5 }      # the shop's own figures; builtin:general needs years
+
+  # [[webhook]]                            # who is told what becomes of a tenant's records: `strongroom webhooks --help`
+  # name = \"shop\"
+  # tenant = \"kitchenware\"
+  # url = \"https://shop.example/strongroom\"        # https, or http on this machine; no redirect is followed
+  # secret_file = \"/run/secrets/webhook\"           # from `strongroom webhooks secret`
+  # events = [\"erased\", \"due_soon\"]
+  # due_soon_days = 7                      # with due_soon: how long beforehand
+  # dead_letters = \"dead-letters.jsonl\"  # what was not taken within give_up_after
+  # ca = \"shop-ca.pem\"                   # default: the machine's CAs
+  # first_retry = \"1s\"                   # doubles, up to an hour
+  # give_up_after = \"72h\"
 
   [[carrier]]
   name = \"swift\"

@@ -27,8 +27,8 @@ use crate::crypto::key::{Key, debug_by_name};
 use shares::{Share, ShareSet};
 
 pub use aws_kms::AwsKms;
-pub(crate) use file::sync_folder_of;
 pub use file::{MIN_PASSPHRASE, mint_key_file, mint_passphrase_file, same_device, write_secret};
+pub(crate) use file::{OWNER_ONLY, read_owner_only, sync_folder_of};
 pub use outside::{Address, BadAddress, PATIENCE, Trouble};
 pub use pkcs11::Pkcs11;
 pub use transit::Transit;

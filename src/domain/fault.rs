@@ -75,6 +75,12 @@ pub enum Fault {
     MarkByWallClock = 70,
     /// A disclosure takes one person's word.
     DisclosureUnwatched = 71,
+    /// An erasure's commit leaves nothing to announce.
+    AnnouncementForgotten = 65,
+    /// An announcement leaves the outbox before anybody has taken it.
+    AnnouncementTakenEarly = 66,
+    /// What was announced as due soon is not remembered.
+    DueSoonForgotten = 67,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -162,6 +168,9 @@ mod with_the_feature {
             "mark-by-wall-clock" => Some(Fault::MarkByWallClock),
             "disclosure-unwatched" => Some(Fault::DisclosureUnwatched),
             "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
+            "announcement-forgotten" => Some(Fault::AnnouncementForgotten),
+            "announcement-taken-early" => Some(Fault::AnnouncementTakenEarly),
+            "due-soon-forgotten" => Some(Fault::DueSoonForgotten),
             "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }

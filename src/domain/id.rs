@@ -43,6 +43,29 @@ impl std::str::FromStr for CallerName {
     }
 }
 
+/// The name of one webhook, its operator's choice. Same grammar as a tenant.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HookName(String);
+
+impl HookName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for HookName {
+    type Err = BadName;
+    fn from_str(raw: &str) -> Result<Self, BadName> {
+        label(raw).map(Self)
+    }
+}
+
+impl fmt::Display for HookName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The text is no `[a-z][a-z0-9-]{0,62}`. Carries nothing of what was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a name is 1 to 63 characters of a-z, 0-9 and '-', starting with a letter")]
@@ -78,6 +101,8 @@ numbers! {
     GrantId(i64);
     /// A legal hold's number, unique in the store.
     HoldId(i64);
+    /// An announcement's place in the outbox: grows with time, never leaves the process.
+    AnnouncementId(i64);
     /// A wrapped data encryption key's number.
     DekId(i64);
     /// A record's revision, from 1; every correction makes the next one.

@@ -147,6 +147,14 @@ vocabulary! {
         /// The retention timer: desensitized, counted in the statistics.
         Desensitized = 6 "desensitized",
     }
+
+    /// What a webhook is told of.
+    Topic {
+        /// A record is gone.
+        Erased = 1 "erased",
+        /// A record goes within the webhook's days, as things stand.
+        DueSoon = 2 "due_soon",
+    }
 }
 
 impl Findable {

@@ -33,6 +33,8 @@ pub const TAKES_AWAY: &[&str] = &[
     "expire",
     "expire_holds",
     "replay_ledger",
+    "announced",
+    "drop_announcements",
     "record_generation",
     "keep_policies",
     "first_marks",

@@ -4,6 +4,7 @@
 pub(crate) mod callers;
 pub mod erasure;
 pub(crate) mod retention;
+pub mod webhook;
 
 use std::borrow::Cow;
 

@@ -8,6 +8,7 @@ pub(crate) mod index;
 pub(crate) mod rewrap;
 pub(crate) mod log;
 pub(crate) mod retention;
+pub(crate) mod webhook;
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -45,6 +46,7 @@ pub(crate) trait Reads:
     + log::LogReads
     + retention::RetentionReads
     + rewrap::RewrapReads
+    + webhook::WebhookReads
 {
     fn record_by_digest(&self, digest: &TokenDigest) -> Result<Option<Stamped<RecordRow>>, StoreError>;
     fn record(&self, id: RecordId) -> Result<Option<Stamped<RecordRow>>, StoreError>;
@@ -82,6 +84,7 @@ pub(crate) trait Writes:
     + log::LogWrites
     + retention::RetentionWrites
     + rewrap::RewrapWrites
+    + webhook::WebhookWrites
 {
     fn insert_record(&self, row: &RecordRow, stamp: &Stamp) -> Result<usize, StoreError>;
     fn update_record(&self, row: &RecordRow, stamp: &Stamp, version: u64) -> Result<usize, StoreError>;

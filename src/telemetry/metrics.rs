@@ -137,6 +137,9 @@ const COUNTERS: &[(&str, &str)] = &[
     ("strongroom_audit_entries_total", "Entries added to the audit log since the start"),
     ("strongroom_commits_failed_total", "Commits that failed"),
     ("strongroom_swept_total", "Records destroyed because their retention was over"),
+    ("strongroom_announcements_total", "Announcements that webhooks have taken"),
+    ("strongroom_webhook_failures_total", "Messages that a webhook did not take, tries counted one by one"),
+    ("strongroom_dead_letters_total", "Announcements that were given up and lie in a dead-letter file"),
     ("strongroom_log_write_errors_total", "Lines that could not be written to the log"),
 ];
 
@@ -154,6 +157,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("strongroom_epochs", "Epochs in the keyring"),
     ("strongroom_locked_out", "Certificates that are locked out now"),
     ("strongroom_tampered_records", "Due records that fail their authentication"),
+    ("strongroom_announcements_waiting", "Announcements in the webhooks' outbox"),
+    ("strongroom_announcements_lag_seconds", "How long the oldest of them has waited"),
     ("strongroom_store_poisoned", "1: the store refuses until a restart"),
     ("strongroom_disk_full", "1: the disk is full, and only what takes away is done"),
     ("strongroom_database_bytes", "Size of the database file"),

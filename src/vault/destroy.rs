@@ -1,8 +1,10 @@
 //! Destroying a record: the one way, whoever asks (a timer, a person, a restored ledger). INVARIANT: no hold stands against
 //! it in the transaction that does it; the erasure ledger holds the line before the commit; the commit removes keys, values,
 //! grants and the row at once, so there is no half; the write-ahead log is truncated before anyone is told. What remains is
-//! a tombstone, until its time, of which a receipt is made, and for a desensitized record one more in a month's tally.
+//! a tombstone, until its time, of which a receipt is made, for a desensitized record one more in a month's tally, and what
+//! webhooks are still to be told.
 
+use super::announce::Hearers;
 use super::{Error, Vault};
 use crate::audit::entry::Entry;
 use crate::domain::fault::{Fault, abort_at};
@@ -71,6 +73,8 @@ pub(crate) struct Told {
     pub(crate) tally: Option<TallyRow>,
     /// The erasure of its subject that it is part of.
     pub(crate) story: Option<ErasureId>,
+    /// The webhooks that hear of it.
+    pub(crate) hearers: Hearers,
 }
 
 /// Destroys the record within `tx`, by the ledger's line that the same commit waits for, and logs it.
@@ -97,6 +101,7 @@ pub(crate) fn destroy_noted(
     abort_at(Fault::AbortInDestroy);
     tx.delete_sealed_of(record.id)?;
     tx.delete_index_of(record.id)?;
+    tx.delete_due_told(record.id)?;
     tx.delete_grants_of(record.id)?;
     for hold in in_force(tx, record)?.iter().filter(|hold| hold.record.is_some()) {
         tx.delete_hold(hold.id)?;
@@ -105,7 +110,8 @@ pub(crate) fn destroy_noted(
     tx.blank_idempotency_of(record.id)?;
     tx.delete_record(record.id)?;
     keys.extend(delete_subject(tx, record)?);
-    let Told { at, in_backups_by, entry, tally, story } = told;
+    let Told { at, in_backups_by, entry, tally, story, hearers } = told;
+    hearers.hear_of_erasure(tx, record, reason, at)?;
     let erased = Erased { at, in_backups_by, entry: tx.next_entry(), line, keys };
     tx.put_tombstone(&TombstoneRow {
         digest: record.digest,

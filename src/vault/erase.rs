@@ -62,7 +62,8 @@ impl Vault {
                 return self.refuse(about(draft, &loaded), RefusalCode::Held, Error::Held(kind)).await;
             }
             let (in_backups_by, entry) = (self.in_backups_by(now), about(draft, &loaded).done());
-            let told = Told { at: now, in_backups_by, entry, tally: None, story: None };
+            let hearers = self.hearers(&loaded.row.tenant)?;
+            let told = Told { at: now, in_backups_by, entry, tally: None, story: None, hearers };
             let row = once.row(loaded.row.id, digest, Vec::new(), now)?;
             let (record, reason) = (loaded.row, ask.reason);
             let write = move |tx: &mut Tx<'_>| {

@@ -323,8 +323,9 @@ impl Vault {
             match judged {
                 Judged::Goes(loaded) => {
                     let entry = draft.clone().about(loaded.row.class, Some(loaded.tag)).done();
-                    let in_backups_by = self.in_backups_by(now);
-                    going.push((loaded.row, Told { at: now, in_backups_by, entry, tally: None, story: Some(story) }));
+                    let (in_backups_by, hearers) = (self.in_backups_by(now), self.hearers(&loaded.row.tenant)?);
+                    let told = Told { at: now, in_backups_by, entry, tally: None, story: Some(story), hearers };
+                    going.push((loaded.row, told));
                 }
                 // The index must know when it goes by itself.
                 Judged::Stays(loaded) => {

@@ -35,6 +35,10 @@ impl Vault {
         gauge("strongroom_audit_entries", entries);
         gauge("strongroom_active_epoch", u64::from(self.keyring().active().number().0));
         gauge("strongroom_epochs", self.keyring().epochs().count() as u64);
+        let waiting = self.waiting()?;
+        let lag = waiting.since.map_or(0, |since| self.now().since(since).max(0) / SECOND);
+        gauge("strongroom_announcements_waiting", waiting.announcements);
+        gauge("strongroom_announcements_lag_seconds", lag.unsigned_abs());
         gauge("strongroom_locked_out", self.locked_out_certificates() as u64);
         gauge("strongroom_tampered_records", self.tampered().len() as u64);
         gauge("strongroom_store_poisoned", u64::from(self.store().poisoned().is_some()));

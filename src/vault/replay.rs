@@ -155,7 +155,8 @@ impl Vault {
         let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.id));
         // It went when the ledger says, whenever this copy hears of it.
         let (at, in_backups_by) = (line.at, self.in_backups_by(line.at));
-        let told = Told { at, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+        let (story, hearers) = (leaving.map(|leaving| leaving.story), self.hearers(&loaded.row.tenant)?);
+        let told = Told { at, in_backups_by, entry, tally, story, hearers };
         let record = loaded.row;
         let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
         self.store().run("replay_ledger", write).await?;

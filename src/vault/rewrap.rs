@@ -50,6 +50,7 @@ const STAGES: &[Stage] = &[
     Stage::Stamps(Table::Caller),
     Stage::Stamps(Table::Approval),
     Stage::Stamps(Table::PolicyInForce),
+    Stage::Stamps(Table::Announcement),
     Stage::Stamps(Table::Meta),
 ];
 
@@ -227,7 +228,11 @@ impl Stage {
     fn is_numbered(self) -> bool {
         matches!(
             self,
-            Self::Keys | Self::Subjects | Self::Grants | Self::Index | Self::Stamps(Table::Record | Table::Hold)
+            Self::Keys
+                | Self::Subjects
+                | Self::Grants
+                | Self::Index
+                | Self::Stamps(Table::Record | Table::Hold | Table::Announcement)
         )
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use super::announce::Hearers;
 use super::call::Draft;
 use super::destroy::{Told, clear, destroy};
 use super::hold::HISTORY;
@@ -81,7 +82,7 @@ struct Doomed {
 }
 
 /// It goes now, whichever time its due was judged by: a receipt must not say that it went earlier.
-fn doomed(due: Due, request: RequestId, now: Timestamp, in_backups_by: Timestamp) -> Doomed {
+fn doomed(due: Due, request: RequestId, now: Timestamp, in_backups_by: Timestamp, hearers: Hearers) -> Doomed {
     let Due { loaded, reason, tally } = due;
     let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.id));
     let (action, request) = match reason {
@@ -92,7 +93,8 @@ fn doomed(due: Due, request: RequestId, now: Timestamp, in_backups_by: Timestamp
     };
     let draft = Draft::by_vault(&loaded.row.tenant, request, action, now);
     let entry = draft.about(loaded.row.class, Some(loaded.tag)).done();
-    let told = Told { at: now, in_backups_by, entry, tally, story: leaving.map(|leaving| leaving.story) };
+    let story = leaving.map(|leaving| leaving.story);
+    let told = Told { at: now, in_backups_by, entry, tally, story, hearers };
     Doomed { record: loaded.row, reason, told }
 }
 
@@ -233,6 +235,15 @@ impl Vault {
         self.inner.sweeper.tampered.lock().map(|set| set.clone()).unwrap_or_default()
     }
 
+    /// What a record is destroyed as once it is due.
+    pub(crate) fn reason_for(&self, loaded: &Loaded) -> Result<EraseReason, StoreError> {
+        Ok(match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
+            (DueReason::Asked(reason), _) => reason,
+            (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
+            _ => EraseReason::Purged,
+        })
+    }
+
     fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
         Ok(self.store().read(|view| {
             let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
@@ -242,11 +253,7 @@ impl Vault {
                 let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
                 return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
             }
-            let reason = match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
-                (DueReason::Asked(reason), _) => reason,
-                (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
-                _ => EraseReason::Purged,
-            };
+            let reason = self.reason_for(&loaded)?;
             if clear(view, &loaded.row, reason)?.is_err() {
                 return Ok(Verdict::Held);
             }
@@ -260,7 +267,11 @@ impl Vault {
             return Ok(0);
         }
         let (request, now) = (self.new_request(), self.now());
-        let rows: Vec<Doomed> = due.into_iter().map(|due| doomed(due, request, now, self.in_backups_by(now))).collect();
+        let in_backups_by = self.in_backups_by(now);
+        let hearers = |due: &Due| self.hearers(&due.loaded.row.tenant);
+        let rows =
+            due.into_iter().map(|due| hearers(&due).map(|hears| doomed(due, request, now, in_backups_by, hears)));
+        let rows: Vec<Doomed> = rows.collect::<Result<_, StoreError>>()?;
         match self.destroy_together(rows.clone(), window).await {
             Err(Error::Tampered { .. }) => {}
             answer => return answer,

@@ -82,6 +82,8 @@ pub const ALLOWED: &[&str] = &[
     "ORDERS.jsonl",
     // The name of a policy of the build.
     "POLICY",
+    // The operator's name for a webhook.
+    "WEBHOOK",
 ];
 
 /// A customer as JSON, and the texts that are stored of it.

@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 
 use strongroom::cli::dev;
 use strongroom::crypto::entropy::OsEntropy;
+use strongroom::crypto::root::write_secret;
+use strongroom::crypto::webhook::Secrets;
 use strongroom::domain::caller::Role;
 use strongroom::domain::time::SystemClock;
 use strongroom::rpc::client::{ClientFiles, connect};
@@ -44,6 +46,7 @@ impl Served {
         assert!(changed.contains("trace") && changed.contains("policy.toml"));
         std::fs::write(&config, changed + &watched()).unwrap();
         std::fs::write(data.join("policy.toml"), POLICY).unwrap();
+        write_secret(&data.join("webhook.secret"), &Secrets::mint(&OsEntropy)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
         command.args(["serve", "--config"]).arg(&config).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(fault) = fault {
@@ -181,12 +184,14 @@ impl Served {
     }
 }
 
-/// Metrics, and limits that the story does not reach.
+/// Metrics, a webhook whose receiver is not there, and limits that the story does not reach.
 fn watched() -> String {
     let limits = Role::ALL.iter().map(|role| {
         let far =
             "calls_per_second = 1000000\nburst = 1000000\nrefusals_per_minute = 1000000\nmisses_per_minute = 1000000";
         format!("\n[limits.{}]\n{far}\n", role.as_str())
     });
-    limits.collect::<String>() + "\n[metrics]\naddress = \"127.0.0.1:0\"\n"
+    let hook = "name = 'shop'\ntenant = 'kitchenware'\nurl = 'http://127.0.0.1:9/'\nsecret_file = 'webhook.secret'\n\
+                events = ['erased', 'due_soon']\ndue_soon_days = 365\ndead_letters = 'dead.jsonl'\n";
+    limits.collect::<String>() + "\n[metrics]\naddress = \"127.0.0.1:0\"\n\n[[webhook]]\n" + hook
 }

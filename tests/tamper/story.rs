@@ -284,6 +284,7 @@ impl Story {
             keys: KeySettings::default(),
             log: LogKeeping { name: "story".parse().unwrap(), keep_years: 3 },
             backups: None,
+            webhooks: Vec::new(),
         };
         runtime.block_on(Vault::open(parts)).map_err(|error| error.to_string())
     }

@@ -98,10 +98,17 @@ pub(super) fn needs(config: &Config) -> Needs {
             | RootSource::Shares(_) => {}
         }
     }
+    for hook in &config.webhooks {
+        // A secret is replaced while the server runs.
+        read.extend([Some(&hook.secret_file), hook.ca.as_ref()].into_iter().flatten().flat_map(|path| folders(path)));
+        connect.extend(hook.url.port());
+    }
+    let dead_letters = config.webhooks.iter().map(|hook| &hook.dead_letters);
     let written =
         [&config.store.database, &config.store.ledger, &config.keyring].into_iter().chain(&config.keys.places.copies);
     // A log that was rotated away is made anew under its name.
-    let written = written.chain(&config.log.file).chain(&config.audit.witness_file).flat_map(|path| folders(path));
+    let written = written.chain(&config.log.file).chain(&config.audit.witness_file).chain(dead_letters);
+    let written = written.flat_map(|path| folders(path));
     let write = written.chain(config.backups.clone()).collect();
     let bind = [config.listener.address].into_iter().chain(config.metrics).map(|address| address.port()).collect();
     let witness = config.audit.witness_url.iter().filter_map(|url| reqwest::Url::parse(url).ok());
@@ -175,6 +182,21 @@ mod tests {
     fn development(dir: &Path) -> Config {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         crate::cli::dev::prepare(dir, Some(anywhere), &SystemClock::new(), &OsEntropy).unwrap()
+    }
+
+    fn webhooks() -> Vec<crate::config::WebhookConfig> {
+        let name = "shop".parse().unwrap();
+        let subscription =
+            crate::policy::webhook::Subscription { name, tenant: "k".parse().unwrap(), erased: true, due_soon: None };
+        vec![crate::config::WebhookConfig {
+            subscription,
+            url: "https://shop.example:8443/hook".parse().unwrap(),
+            secret_file: "secrets/webhook".into(),
+            ca: Some("cas/shop.pem".into()),
+            dead_letters: "dead/letters.jsonl".into(),
+            first_retry: std::time::Duration::from_secs(1),
+            give_up_after: std::time::Duration::from_secs(1),
+        }]
     }
 
     /// Runs `work` in a thread of its own, confined to `needs`; the test's other threads are not.
@@ -260,15 +282,18 @@ mod tests {
         config.store.ledger = "elsewhere/erasure.ledger".into();
         config.keyring = "keyring".into();
         config.listener.address.set_port(7443);
+        config.webhooks = webhooks();
         let needs = needs(&config);
         let root = config.root.path().unwrap();
-        for path in [dir.join("certs").as_path(), &mounted, root.parent().unwrap()] {
+        let secrets = Path::new("secrets");
+        for path in [dir.join("certs").as_path(), &mounted, root.parent().unwrap(), secrets, Path::new("cas")] {
             assert!(needs.read.iter().any(|read| read == path), "{} in {needs:?}", path.display());
         }
-        for path in [dir.as_path(), Path::new("elsewhere"), Path::new(".")] {
+        for path in [dir.as_path(), Path::new("elsewhere"), Path::new("."), Path::new("dead")] {
             assert!(needs.write.iter().any(|written| written == path), "{} in {needs:?}", path.display());
         }
         assert!(!needs.write.contains(&mounted) && !needs.write.contains(&dir.join("certs")));
-        assert_eq!((needs.bind, needs.connect), (vec![7443], vec![]));
+        assert!(!needs.write.iter().any(|path| path == secrets) && !needs.read.contains(&"dead".into()));
+        assert_eq!((needs.bind, needs.connect), (vec![7443], vec![8443]));
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::beside::{first_sweep, keep_keys, sweep};
-use super::{failed, log_keeper, runtime, weaknesses, witness};
+use super::{announcer, failed, log_keeper, runtime, weaknesses, witness};
 use crate::cli::Failure;
 use crate::cli::keys;
 use crate::config::{AuditConfig, Config};
@@ -78,6 +78,7 @@ impl Keeper {
         trust: Arc<Trust>,
         stop: Stop,
     ) -> Result<Self, Failure> {
+        announcer::check(&config.webhooks)?;
         let since = clock.now();
         let state = SealState { sealed: Some(Cause::Started), since, root_source: config.root.kind(), shares: None };
         let (control, commands) = Control::new(state);
@@ -300,6 +301,12 @@ impl Keeper {
         self.beside(&mut open, "sweeper", vault, move |vault, closed| sweep(vault, first, interval, closed))?;
         self.beside(&mut open, "key-keeper", vault, move |vault, closed| keep_keys(vault, interval, closed))?;
         self.beside(&mut open, "log-keeper", vault, move |vault, closed| log_keeper::keep(vault, &audit, closed))?;
+        if !self.config.webhooks.is_empty() {
+            let hooks = self.config.webhooks.clone();
+            self.beside(&mut open, "announcer", vault, move |vault, closed| {
+                announcer::announce(vault, &hooks, closed)
+            })?;
+        }
         Ok(open)
     }
 
@@ -334,6 +341,7 @@ pub fn parts(config: &Config, store: Store, clock: Arc<dyn Clock>, root: RootSta
         keys: config.keys.clone(),
         log: config.audit.keeping.clone(),
         backups: config.backups.clone(),
+        webhooks: config.webhooks.iter().map(|hook| hook.subscription.clone()).collect(),
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
 }
 
 /// The permissions that a secret's file must not have.
-pub(super) const OWNER_ONLY: u32 = 0o077;
+pub(crate) const OWNER_ONLY: u32 = 0o077;
 /// systemd lets a service read its credential by an access list, whose mask shows as the group's permission to read.
 const CREDENTIAL_MODE: u32 = 0o037;
 
@@ -157,7 +157,7 @@ pub(super) fn read_line(path: &Path, role: &'static str) -> Result<Zeroizing<Str
 
 /// Symbolic links are followed (mounted secrets are links); what counts is the file that was opened, so nobody can swap it
 /// between the check and the read.
-pub(super) fn read_owner_only(
+pub(crate) fn read_owner_only(
     path: &Path,
     role: &'static str,
     forbidden: u32,

@@ -8,6 +8,7 @@ pub(super) mod callers;
 pub(super) mod erasure;
 mod log;
 mod retention;
+mod webhook;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 

@@ -7,6 +7,7 @@ mod index;
 mod rewrap;
 pub(super) mod log;
 mod retention;
+mod webhook;
 
 use rusqlite::{Connection, params};
 

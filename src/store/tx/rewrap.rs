@@ -8,7 +8,7 @@ use crate::crypto::mac::{IndexTag, Mac, mac, verify};
 use crate::crypto::slot::Canonical;
 use crate::domain::caller::CallerId;
 use crate::domain::fault::{Fault, planted};
-use crate::domain::id::{ApprovalId, DekId, Epoch, GrantId, HoldId, RecordId, SubjectId, TenantId};
+use crate::domain::id::{AnnouncementId, ApprovalId, DekId, Epoch, GrantId, HoldId, RecordId, SubjectId, TenantId};
 use crate::domain::token::TokenDigest;
 use crate::policy::cube::{Cell, Who};
 use crate::store::StoreError;
@@ -28,6 +28,7 @@ pub enum Table {
     Caller,
     Approval,
     PolicyInForce,
+    Announcement,
 }
 
 /// One row of such a table, by its primary key.
@@ -44,6 +45,7 @@ pub(crate) enum RowKey {
     Caller(CallerId),
     Approval(TenantId, ApprovalId),
     PolicyInForce(TenantId),
+    Announcement(AnnouncementId),
 }
 
 /// A row with what stamps it, whatever its type.
@@ -161,6 +163,7 @@ impl View<'_> {
             match &row.key {
                 RowKey::Record(id) => last = id.0,
                 RowKey::Hold(id) => last = id.0,
+                RowKey::Announcement(id) => last = id.0,
                 _ => {}
             }
             let bytes = row.canonical.as_bytes();

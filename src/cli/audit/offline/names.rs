@@ -89,6 +89,9 @@ pub const ACTIONS: Names = &[
     (108, "close_month"),
     (120, "backup"),
     (121, "restore"),
+    (125, "announce"),
+    (126, "give_up_announcing"),
+    (127, "drop_announcements"),
 ];
 
 pub const REFUSALS: Names = &[

@@ -7,6 +7,7 @@ use super::callers::{approval, enrolment};
 use super::erasure::{hold, month, tally};
 use super::index::index_row;
 use super::retention::policy_in_force;
+use super::webhook::announcement;
 use super::{Reader, dek, grant, record, sql, stamped, subject, tombstone};
 use crate::domain::id::{DekId, Epoch};
 use crate::store::StoreError;
@@ -100,6 +101,11 @@ impl RewrapReads for Reader<'_> {
                 let rows = self.all("approval", text, params, |row| stamped(row, approval))?;
                 let key = |row: &crate::policy::approval::Approval| RowKey::Approval(row.tenant.clone(), row.id);
                 Ok(rows.into_iter().map(|row| StampedRow::of(key, row)).collect())
+            }
+            Table::Announcement => {
+                let text = "-- announcements_under\nSELECT * FROM announcement WHERE epoch = ?1 AND id > ?3 ORDER BY id LIMIT ?2";
+                let rows = self.all("announcement", text, params, |row| stamped(row, announcement))?;
+                Ok(rows.into_iter().map(|row| StampedRow::of(|row| RowKey::Announcement(row.id), row)).collect())
             }
             Table::PolicyInForce => {
                 let text = "-- policies_under\nSELECT * FROM policy_in_force WHERE epoch = ?1 ORDER BY tenant LIMIT ?2 OFFSET ?3";

@@ -72,6 +72,11 @@ impl RewrapWrites for Reader<'_> {
                             WHERE tenant = ?4 AND id = ?5 AND mac = ?1";
                 self.change("approval", text, params![was, to, mac, tenant.as_str(), id.0])
             }
+            RowKey::Announcement(id) => {
+                let text =
+                    "-- restamp_announcement\nUPDATE announcement SET epoch = ?2, mac = ?3 WHERE id = ?4 AND mac = ?1";
+                self.change("announcement", text, params![was, to, mac, id.0])
+            }
             RowKey::PolicyInForce(tenant) => {
                 let text =
                     "-- restamp_policy\nUPDATE policy_in_force SET epoch = ?2, mac = ?3 WHERE tenant = ?4 AND mac = ?1";
