@@ -171,6 +171,8 @@ coded! {
         ResumeSweep = 107 "resume_sweep",
         /// A month of statistics was closed and published.
         CloseMonth = 108 "close_month",
+        /// What disappears in the days to come was asked for: a line a page. A privacy officer is told tokens by it.
+        RetentionForecast = 130 "retention_forecast",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -69,6 +69,10 @@ pub enum Fault {
     DueEarly = 42,
     /// A policy that shortens something takes force by one person's word.
     ShorteningUnwatched = 43,
+    /// The forecast knows nothing of what goes before its record.
+    ForecastBlind = 68,
+    /// The forecast tells of every tenant's records.
+    ForecastForeign = 69,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -153,6 +157,8 @@ mod with_the_feature {
             "stage-kept" => Some(Fault::StageKept),
             "due-early" => Some(Fault::DueEarly),
             "shortening-unwatched" => Some(Fault::ShorteningUnwatched),
+            "forecast-blind" => Some(Fault::ForecastBlind),
+            "forecast-foreign" => Some(Fault::ForecastForeign),
             "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }

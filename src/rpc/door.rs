@@ -201,6 +201,7 @@ fn action(path: &str) -> Action {
         "Export" => Action::Export,
         "ExplainRetention" => Action::ExplainRetention,
         "ProposePolicy" => Action::ProposePolicy,
+        "RetentionForecast" => Action::RetentionForecast,
         "Seal" => Action::Seal,
         "Unseal" => Action::Unseal,
         "SealStatus" => Action::SealStatus,

@@ -277,17 +277,22 @@ impl Vault {
                 let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
                 return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
             }
-            let reason = match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
-                (DueReason::Asked(reason), _) => reason,
-                (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
-                _ => EraseReason::Purged,
-            };
+            let reason = self.ends_as(&loaded)?;
             if clear(view, &loaded.row, reason)?.is_err() {
                 return Ok(Verdict::Held);
             }
             let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
             Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
         })?)
+    }
+
+    /// As what a record is destroyed when it is due.
+    pub(crate) fn ends_as(&self, loaded: &Loaded) -> Result<EraseReason, StoreError> {
+        Ok(match (loaded.due.by, self.policy_of(&loaded.row)?.class(loaded.row.class)) {
+            (DueReason::Asked(reason), _) => reason,
+            (_, Some(rule)) if rule.action() == retention::Action::Desensitize => EraseReason::Desensitized,
+            _ => EraseReason::Purged,
+        })
     }
 
     async fn destroy_all(&self, due: Vec<Due>, window: Window, mark: Timestamp) -> Result<usize, Error> {

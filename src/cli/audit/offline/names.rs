@@ -87,6 +87,7 @@ pub const ACTIONS: Names = &[
     (106, "pause_sweep"),
     (107, "resume_sweep"),
     (108, "close_month"),
+    (130, "retention_forecast"),
 ];
 
 pub const REFUSALS: Names = &[
