@@ -30,6 +30,16 @@ const NO_PII: &[&str] = &[
     "PublishedMonth.month",
     "PublishedRequest.from",
     "PublishedRequest.until",
+    "Disappearance.piece",
+    "ForecastGroup.day",
+    "ForecastGroup.due_by",
+    "ForecastGroup.piece",
+    "ForecastGroup.rule",
+    "ForecastGroup.source",
+    // As a receipt has it.
+    "ForecastRecord.digest",
+    "RetentionForecastResponse.tenant",
+    "RetentionForecastResponse.zone",
     // A record's digest leads nobody to it who has not its token.
     "ReceiptOfResponse.public_key",
     "ReceiptOfResponse.receipt",
@@ -315,6 +325,7 @@ const PRINTED: &[Printed] = printed![
     ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
     ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
     ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
+    RetentionForecastRequest RetentionForecastResponse ForecastRecord ForecastGroup Disappearance
     SealState SealStatusRequest SealStatusResponse UnsealRequest UnsealResponse SealRequest SealResponse
 ];
 

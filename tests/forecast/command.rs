@@ -68,8 +68,10 @@ fn it_tells_an_officer_tokens_a_shop_its_own_from_a_file_and_an_operator_days() 
     let days = printed(&house, OPERATOR, &["--days", "60"]);
     assert!(days.contains("2026-01-19") && days.contains("Section 2") && !days.contains("srt1"), "{days}");
     let days = lines(&printed(&house, OPERATOR, &["--days", "60", "--json"]));
-    let counts: Vec<_> =
-        days.iter().map(|day| (day["day"].as_str().unwrap(), day["what"].as_str().unwrap(), day["records"].as_u64().unwrap())).collect();
+    let counts: Vec<_> = days
+        .iter()
+        .map(|day| (day["day"].as_str().unwrap(), day["what"].as_str().unwrap(), day["records"].as_u64().unwrap()))
+        .collect();
     assert_eq!(counts[..2], [("2026-01-19", "phone", 3), ("2026-01-20", "phone", 1)]);
     assert_eq!(days, lines(&printed(&house, OFFICER, &["--days", "60", "--json", "--by", "day"])));
     assert!(printed(&house, SHOP, &["--days", "5"]).contains("Nothing disappears"));
