@@ -173,6 +173,8 @@ coded! {
         CloseMonth = 108 "close_month",
         /// What disappears in the days to come was asked for: a line a page. A privacy officer is told tokens by it.
         RetentionForecast = 130 "retention_forecast",
+        /// How much disappears in the days to come was asked for: a line a page.
+        RetentionOutlook = 131 "retention_outlook",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -22,6 +22,7 @@ use crate::domain::vocabulary::{Class, EventKind, HoldKind};
 use crate::rpc::proto::retention_service_client::RetentionServiceClient;
 use crate::rpc::proto::{
     Disappearance, Ending, ForecastGroup, ForecastRecord, RetentionForecastRequest, RetentionForecastResponse,
+    RetentionOutlookRequest, RetentionOutlookResponse,
 };
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,7 @@ Tells it as things stand now: an event that is reported, a hold, an erasure chan
 hold: it becomes unreadable on its day, and goes when the hold is lifted. What is overdue counts as today's.
 
 A privacy officer is told records by their tokens, to place a hold or answer a customer in time. A shop is told the digests of \
-its tokens, and the tokens themselves from a file of its own (--tokens). An operator is told how many, by day.
+its tokens, and the tokens themselves from a file of its own (--tokens). An operator may ask --by day alone.
 
 Examples:
   strongroom retention forecast
@@ -44,9 +45,9 @@ pub struct Args {
     /// How many days, from now: 1 to 400
     #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=400))]
     days: u32,
-    /// A line for each thing that goes, or for each day and reason how many [default: record; for an operator day]
-    #[arg(long, value_name = "KIND")]
-    by: Option<By>,
+    /// A line for each thing that goes, or for each day and reason how many
+    #[arg(long, value_name = "KIND", default_value = "record")]
+    by: By,
     /// A shop's tokens, one a line, or a file that `import` made: lists what goes of these, by token
     #[arg(long, value_name = "FILE", conflicts_with = "by")]
     tokens: Option<PathBuf>,
@@ -92,10 +93,18 @@ const NOTHING: &str = "Nothing disappears in that time.";
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut vault = RetentionServiceClient::new(client::connect(&args.connection).await?);
-    let mut request = RetentionForecastRequest { days: args.days, page_size: 256, page_token: Vec::new() };
-    let (mut told, mut own) = (None, None);
+    let (mut page_token, mut told, mut own) = (Vec::new(), None, None);
     loop {
-        let page = client::answer(vault.retention_forecast(request.clone())).await?;
+        let page = match args.by {
+            By::Record => {
+                let request = RetentionForecastRequest { days: args.days, page_size: 256, page_token };
+                client::answer(vault.retention_forecast(request)).await?
+            }
+            By::Day => {
+                let request = RetentionOutlookRequest { days: args.days, page_token };
+                in_sums(client::answer(vault.retention_outlook(request)).await?)
+            }
+        };
         let told = told.get_or_insert_with(|| Told::new(&args, &page));
         if let Some(path) = args.tokens.as_deref().filter(|_| own.is_none()) {
             own = Some(Own::read(path, &page.tenant)?);
@@ -104,9 +113,15 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         if page.page_token.is_empty() {
             break;
         }
-        request.page_token = page.page_token;
+        page_token = page.page_token;
     }
     told.map_or(Ok(()), |told| told.end(args.svg.as_deref()))
+}
+
+/// An outlook is a forecast that names nobody.
+fn in_sums(page: RetentionOutlookResponse) -> RetentionForecastResponse {
+    let RetentionOutlookResponse { asked_at, until, zone, groups, altered, reached, page_token } = page;
+    RetentionForecastResponse { asked_at, until, zone, groups, altered, reached, page_token, ..Default::default() }
 }
 
 /// What of the answer has come so far.
@@ -134,12 +149,10 @@ struct Reason {
 
 impl Told {
     fn new(args: &Args, first: &RetentionForecastResponse) -> Self {
-        let names_none = first.records.is_empty() && !first.groups.is_empty();
-        let by = args.by.unwrap_or(if names_none { By::Day } else { By::Record });
-        let columns = if by == By::Record { RECORDS } else { DAYS };
+        let columns = if args.by == By::Record { RECORDS } else { DAYS };
         Self {
             listing: Listing::new(columns, args.json),
-            by,
+            by: args.by,
             json: args.json,
             groups: BTreeMap::new(),
             calendar: Calendar::new(day(first.asked_at, &first.zone), day(first.until, &first.zone)),
@@ -150,8 +163,7 @@ impl Told {
     fn page(&mut self, page: &RetentionForecastResponse, own: Option<&Own>) -> Result<(), Failure> {
         self.listing.progress(reached(page));
         self.altered += page.altered;
-        let is_listed =
-            |record: &&ForecastRecord| self.by == By::Record && own.is_none_or(|own| own.of(record).is_some());
+        let is_listed = |record: &&ForecastRecord| own.is_none_or(|own| own.of(record).is_some());
         let listed: Vec<_> = page.records.iter().filter(is_listed).collect();
         listed.into_iter().try_for_each(|record| self.record(record, own))?;
         for group in &page.groups {

@@ -202,6 +202,7 @@ fn action(path: &str) -> Action {
         "ExplainRetention" => Action::ExplainRetention,
         "ProposePolicy" => Action::ProposePolicy,
         "RetentionForecast" => Action::RetentionForecast,
+        "RetentionOutlook" => Action::RetentionOutlook,
         "Seal" => Action::Seal,
         "Unseal" => Action::Unseal,
         "SealStatus" => Action::SealStatus,

@@ -50,7 +50,7 @@ pub struct ForecastPage {
     pub until: Timestamp,
     /// The shop's zone, which the days of `groups` are of.
     pub zone: String,
-    /// In the order in which something of them goes first; none for who is told of no record.
+    /// In the order in which something of them goes first; none where sums alone were asked for.
     pub records: Vec<RecordGoes>,
     /// The same records, summed up.
     pub groups: BTreeMap<Group, u64>,
@@ -116,14 +116,14 @@ enum Naming {
     /// By its token's digest. SECURITY: the shop knows its tokens by it; who stole its certificate learns none.
     Digest,
     /// Not at all.
-    Count,
+    Sums,
 }
 
-fn naming(role: Role) -> Naming {
-    match role {
-        Role::PrivacyOfficer => Naming::Token,
-        Role::Shop => Naming::Digest,
-        _ => Naming::Count,
+fn naming(action: Action, role: Role) -> Naming {
+    match (action, role) {
+        (Action::RetentionForecast, Role::PrivacyOfficer) => Naming::Token,
+        (Action::RetentionForecast, Role::Shop) => Naming::Digest,
+        _ => Naming::Sums,
     }
 }
 
@@ -164,15 +164,31 @@ struct Judged {
 impl Vault {
     /// What of the tenant's disappears within so many days, a page of it.
     pub async fn forecast(&self, call: &Call, ask: &Forecast) -> Result<ForecastPage, Error> {
-        let draft = Draft::of(call, Action::RetentionForecast, self.now());
-        let answer = self.try_forecast(call, ask, &draft).await;
+        self.foretell(call, ask, Action::RetentionForecast).await
+    }
+
+    /// The same in sums alone.
+    pub async fn outlook(&self, call: &Call, ask: &Forecast) -> Result<ForecastPage, Error> {
+        self.foretell(call, ask, Action::RetentionOutlook).await
+    }
+
+    async fn foretell(&self, call: &Call, ask: &Forecast, action: Action) -> Result<ForecastPage, Error> {
+        let (draft, naming) = (Draft::of(call, action, self.now()), naming(action, call.caller.role));
+        let answer = self.try_foretell(call, ask, naming, &draft).await;
         self.watch(&draft, answer).await
     }
 
-    async fn try_forecast(&self, call: &Call, ask: &Forecast, draft: &Draft) -> Result<ForecastPage, Error> {
+    async fn try_foretell(
+        &self,
+        call: &Call,
+        ask: &Forecast,
+        naming: Naming,
+        draft: &Draft,
+    ) -> Result<ForecastPage, Error> {
         let tenant = &call.caller.tenant;
         let policy = self.inner.parts.policies.get(tenant).ok_or(Error::NotFound)?;
-        let context = Canonical::new("forecast").bytes(call.caller.path().as_bytes()).u64(ask.days.into());
+        let listing = if naming == Naming::Sums { "outlook" } else { "forecast" };
+        let context = Canonical::new(listing).bytes(call.caller.path().as_bytes()).u64(ask.days.into());
         let place = match ask.page_token.as_slice() {
             [] => Place::first(self.now(), ask.days),
             token => {
@@ -180,9 +196,7 @@ impl Vault {
                 Place::of(place.map_err(|_| Error::invalid("page_token", FieldReason::Unknown))?)
             }
         };
-        let naming = naming(call.caller.role);
-        // Sums of one record would be that record.
-        let size = if naming == Naming::Count { PAGE } else { ask.page_size.min(PAGE) };
+        let size = ask.page_size.min(PAGE);
         for _ in 0..ATTEMPTS {
             let now = self.now();
             let (vault, of) = (self.clone(), tenant.clone());
@@ -217,7 +231,7 @@ impl Vault {
                 asked_at: place.asked_at,
                 until: place.until,
                 zone: policy.zone().to_owned(),
-                records: if naming == Naming::Count { Vec::new() } else { records },
+                records: if naming == Naming::Sums { Vec::new() } else { records },
                 groups,
                 altered,
                 reached: if is_last { place.until } else { reached.due },
@@ -349,14 +363,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_for_the_privacy_officer_digests_for_the_shop_and_counts_for_all_others() {
+    fn tokens_are_for_the_privacy_officer_digests_for_the_shop_and_sums_for_all_others() {
         for role in Role::ALL {
             let expected = match role.as_str() {
                 "privacy-officer" => Naming::Token,
                 "shop" => Naming::Digest,
-                _ => Naming::Count,
+                _ => Naming::Sums,
             };
-            assert_eq!(naming(role), expected, "{}", role.as_str());
+            assert_eq!(naming(Action::RetentionForecast, role), expected, "{}", role.as_str());
+            assert_eq!(naming(Action::RetentionOutlook, role), Naming::Sums, "{}", role.as_str());
         }
     }
 

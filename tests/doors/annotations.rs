@@ -40,6 +40,9 @@ const NO_PII: &[&str] = &[
     "ForecastRecord.digest",
     "RetentionForecastResponse.tenant",
     "RetentionForecastResponse.zone",
+    // Sealed by the vault, for the vault.
+    "RetentionOutlookResponse.page_token",
+    "RetentionOutlookResponse.zone",
     // A record's digest leads nobody to it who has not its token.
     "ReceiptOfResponse.public_key",
     "ReceiptOfResponse.receipt",
@@ -326,6 +329,7 @@ const PRINTED: &[Printed] = printed![
     ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
     ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
     RetentionForecastRequest RetentionForecastResponse ForecastRecord ForecastGroup Disappearance
+    RetentionOutlookRequest RetentionOutlookResponse
     SealState SealStatusRequest SealStatusResponse UnsealRequest UnsealResponse SealRequest SealResponse
 ];
 

@@ -65,9 +65,9 @@ fn it_tells_an_officer_tokens_a_shop_its_own_from_a_file_and_an_operator_days() 
     let own = lines(&printed(&house, SHOP, &["--days", "60", "--json", "--tokens", file.to_str().unwrap()]));
     assert_eq!(of(&own), [tokens[1].clone(), tokens[3].clone()].into());
 
-    let days = printed(&house, OPERATOR, &["--days", "60"]);
+    let days = printed(&house, OPERATOR, &["--days", "60", "--by", "day"]);
     assert!(days.contains("2026-01-19") && days.contains("Section 2") && !days.contains("srt1"), "{days}");
-    let days = lines(&printed(&house, OPERATOR, &["--days", "60", "--json"]));
+    let days = lines(&printed(&house, OPERATOR, &["--days", "60", "--by", "day", "--json"]));
     let counts: Vec<_> = days
         .iter()
         .map(|day| (day["day"].as_str().unwrap(), day["what"].as_str().unwrap(), day["records"].as_u64().unwrap()))

@@ -229,11 +229,12 @@ fn forecasts(served: &mut Served, token_file: &str) {
         served.told_tokens.push(("standard output of retention forecast".to_owned(), told.into_bytes()));
         served.heard.push(("a calendar".to_owned(), std::fs::read(&svg).unwrap()));
     }
-    for (caller, shape) in [(shop, &[][..]), (operator, &[]), (operator, &["--json"]), (officer, &["--by", "day"])] {
+    for (caller, shape) in [(shop, &[][..]), (operator, &["--by", "day"]), (operator, &["--by", "day", "--json"])] {
         let told = served.silent_command(caller, &[&year[..], shape].concat(), "");
         assert!(told.contains("order"), "{told}");
     }
     served.refused_command("warehouse-packing", &year, "");
+    served.refused_command(operator, &year, "");
     served.refused_command(shop, &["retention", "forecast", "--tokens", &served.path("none.jsonl")], "");
 }
 

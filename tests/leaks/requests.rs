@@ -19,8 +19,8 @@ use strongroom::rpc::proto::{
     BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS, DescribeRequest,
     DetokenizeRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind, Field, FieldValue, FindRequest,
     GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest, ListHoldsRequest, Outcome, PlaceHoldRequest,
-    Purpose, ReceiptOfRequest, ReportEventRequest, RetentionForecastRequest, RevokeShipmentRequest, TokenizeRequest,
-    TokenizeStreamRequest, WhoSawRequest, tokenize_stream_response,
+    Purpose, ReceiptOfRequest, ReportEventRequest, RetentionForecastRequest, RetentionOutlookRequest,
+    RevokeShipmentRequest, TokenizeRequest, TokenizeStreamRequest, WhoSawRequest, tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -443,7 +443,7 @@ fn erased_by_subject(served: &mut Served, canaries: &mut Canaries, shop: &mut Sh
 
 /// All that goes within the year, to everyone who may ask; what names a record is a token or nothing.
 fn forecast(served: &mut Served, canaries: &mut Canaries) {
-    for (caller, tells) in [("privacy-officer-office", true), ("shop-backend", false), ("operator-oncall", false)] {
+    for (caller, tells) in [("privacy-officer-office", true), ("shop-backend", false)] {
         let mut vault = RetentionServiceClient::new(served.channel(caller));
         let mut ask = RetentionForecastRequest { days: 400, page_size: 20, page_token: Vec::new() };
         let mut told = 0;
@@ -462,6 +462,13 @@ fn forecast(served: &mut Served, canaries: &mut Canaries) {
         let answer = served.run(vault.retention_forecast(ask));
         served.refused("a forecast's page", answer);
     }
+    let mut vault = RetentionServiceClient::new(served.channel("operator-oncall"));
+    let outlook = |page_token| RetentionOutlookRequest { days: 400, page_token };
+    let page = served.run(vault.retention_outlook(outlook(Vec::new()))).unwrap().into_inner();
+    assert!(!page.groups.is_empty());
+    served.heard.push(("an outlook".to_owned(), page.encode_to_vec()));
+    let answer = served.run(vault.retention_outlook(outlook(canaries.word("page").into_bytes())));
+    served.refused("an outlook's page", answer);
 }
 
 fn grant(canaries: &mut Canaries, token: String, now: Timestamp) -> GrantShipmentRequest {

@@ -25,17 +25,26 @@ pub(in crate::rpc) fn policy(text: &str) -> Parsed<Policy> {
 }
 
 pub(in crate::rpc) fn forecast(wire: proto::RetentionForecastRequest) -> Parsed<Forecast> {
-    let days = match u16::try_from(wire.days) {
-        Ok(0) => return refused("days", FieldReason::Missing),
-        Ok(days) if days <= MOST_DAYS => days,
-        _ => return refused("days", FieldReason::TooMany),
-    };
+    let days = days(wire.days)?;
     let page_size = match usize::try_from(wire.page_size) {
         Ok(0) => PAGE,
         Ok(size) if size <= MAX_PAGE => size,
         _ => return refused("page_size", FieldReason::TooMany),
     };
     Ok(Forecast { days, page_size, page_token: wire.page_token })
+}
+
+/// Sums come in whole pages: those of one record would be that record.
+pub(in crate::rpc) fn outlook(wire: proto::RetentionOutlookRequest) -> Parsed<Forecast> {
+    Ok(Forecast { days: days(wire.days)?, page_size: MAX_PAGE, page_token: wire.page_token })
+}
+
+fn days(days: u32) -> Parsed<u16> {
+    match u16::try_from(days) {
+        Ok(0) => refused("days", FieldReason::Missing),
+        Ok(days) if days <= MOST_DAYS => Ok(days),
+        _ => refused("days", FieldReason::TooMany),
+    }
 }
 
 pub(in crate::rpc) fn forecast_page(page: ForecastPage) -> proto::RetentionForecastResponse {
@@ -45,6 +54,18 @@ pub(in crate::rpc) fn forecast_page(page: ForecastPage) -> proto::RetentionForec
         zone: page.zone,
         tenant: page.tenant.to_string(),
         records: page.records.into_iter().map(record_goes).collect(),
+        groups: page.groups.into_iter().map(group).collect(),
+        altered: page.altered,
+        reached: Some(wire_time(page.reached)),
+        page_token: page.page_token,
+    }
+}
+
+pub(in crate::rpc) fn outlook_page(page: ForecastPage) -> proto::RetentionOutlookResponse {
+    proto::RetentionOutlookResponse {
+        asked_at: Some(wire_time(page.asked_at)),
+        until: Some(wire_time(page.until)),
+        zone: page.zone,
         groups: page.groups.into_iter().map(group).collect(),
         altered: page.altered,
         reached: Some(wire_time(page.reached)),

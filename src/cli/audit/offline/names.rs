@@ -88,6 +88,7 @@ pub const ACTIONS: Names = &[
     (107, "resume_sweep"),
     (108, "close_month"),
     (130, "retention_forecast"),
+    (131, "retention_outlook"),
 ];
 
 pub const REFUSALS: Names = &[
