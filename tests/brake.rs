@@ -10,10 +10,12 @@ use common::{House, order, wire_time};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use people::log;
 use strongroom::audit::entry::Action;
+use strongroom::domain::caller::Role;
 use strongroom::domain::time::{Clock as _, DAY, HOUR};
+use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::{
-    ConfirmClockRequest, DescribeRequest, EventKind, RecordState, ReportEventRequest, ResumeSweepRequest,
-    StatusRequest, StatusResponse,
+    ConfirmClockRequest, DescribeRequest, EventKind, HoldKind, PlaceHoldRequest, RecordState, ReportEventRequest,
+    ResumeSweepRequest, StatusRequest, StatusResponse,
 };
 
 fn status(house: &House) -> StatusResponse {
@@ -121,5 +123,34 @@ fn its_lag_and_its_brake_are_metrics() {
         resume(&house);
         house.sweep();
         assert!(shown("strongroom_sweep_lag_seconds 0") && shown("strongroom_swept_total 130"));
+    });
+}
+
+#[test]
+fn what_a_hold_keeps_beyond_its_time_is_no_lag() {
+    let house = House::new();
+    let tokens = stored(&house, 2);
+    for token in &tokens {
+        house.event(token, EventKind::Delivered, 0).unwrap();
+    }
+    let place = PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        token: tokens.first().unwrap().clone(),
+        kind: HoldKind::Court.into(),
+        case_reference: "12 O 345/26".to_owned(),
+        ..Default::default()
+    };
+    let mut office = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    house.run(office.place_hold(place)).unwrap();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let lag =
+        || handle.render().lines().find(|line| line.starts_with("strongroom_sweep_lag_seconds ")).map(str::to_owned);
+    metrics::with_local_recorder(&recorder, || {
+        house.clock.advance(60 * DAY + HOUR);
+        house.vault().measure(house.clock.now()).unwrap();
+        assert_eq!(lag().as_deref(), Some("strongroom_sweep_lag_seconds 0"), "by the mark, which nobody has moved");
+        assert_eq!(house.sweep(), 1);
+        assert_eq!(lag().as_deref(), Some("strongroom_sweep_lag_seconds 0"), "the held one waits for no sweeper");
     });
 }

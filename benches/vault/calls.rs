@@ -17,7 +17,7 @@ use strongroom::rpc::proto::{
 };
 use tonic::transport::Channel;
 
-use crate::load::{CONNECTIONS, Caller, Dice, Load, STREAMS, Target, each_connection, runtime, unary};
+use crate::load::{CONNECTIONS, Caller, Dice, Load, STREAMS, Target, each_connection, paced, runtime, unary};
 use crate::server::Child;
 
 /// What a label needs.
@@ -78,8 +78,17 @@ impl Shop {
         (0..STREAMS).map(|stream| (stream..count).step_by(STREAMS).map(serial).collect()).collect()
     }
 
+    /// Stores so many more orders, and reads these from now on.
+    pub fn keep(&mut self, count: usize) {
+        self.tokens = Arc::new(self.store(count));
+    }
+
     pub fn detokenize(&self, length: Duration) -> Load {
-        unary(&self.shop, length, |channel, stream| Detokenizer {
+        self.detokenize_paced(length, Duration::ZERO)
+    }
+
+    pub fn detokenize_paced(&self, length: Duration, pause: Duration) -> Load {
+        paced(&self.shop, length, pause, |channel, stream| Detokenizer {
             client: TokenServiceClient::new(channel),
             tokens: Arc::clone(&self.tokens),
             dice: Dice(self.seed << 8 | stream as u64),

@@ -58,7 +58,12 @@ impl Measure {
 }
 
 pub fn markdown(rows: &[&Row], measures: &BTreeMap<Cell, Vec<Measure>>, size: &Size, seed: u64) -> String {
-    let mut text = head(size, seed);
+    head(size, seed) + &tables(rows, measures)
+}
+
+/// What was reached of the ceilings, then the cells themselves.
+pub fn tables(rows: &[&Row], measures: &BTreeMap<Cell, Vec<Measure>>) -> String {
+    let mut text = String::new();
     let _ = writeln!(text, "\n| operation | ceiling | throughput | goal | server CPU a call | goal | p99 | goal |");
     let _ = writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- |");
     let none = Vec::new();
@@ -133,6 +138,11 @@ fn name(cell: Cell) -> &'static str {
         Cell::RawRewrite => "raw sequential rewrite, 4,096 a commit",
         Cell::Rewrap => "rewrap, rows of all kinds",
         Cell::Sweep => "sweep (desensitize), 20 a commit",
+        Cell::DueRaw => "raw delete of the oldest, growing ids, 20 a commit",
+        Cell::DueSweep => "sweep of what fell due at once",
+        Cell::DueSweepBeside => "the same while reads go on",
+        Cell::DueReads => "Detokenize at an even pace",
+        Cell::DueReadsBeside => "the same while the sweep goes on",
     }
 }
 
