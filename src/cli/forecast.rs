@@ -85,7 +85,6 @@ const DAYS: &[Column] = &[
     ("is", "ending"),
     ("because", "due_by"),
     ("rule", "rule"),
-    ("section", "source"),
     ("held by", "held_by"),
 ];
 
@@ -201,6 +200,9 @@ impl Told {
             self.groups.iter().try_for_each(|(reason, records)| self.listing.row(reason.shown(*records)))?;
         }
         self.listing.end(NOTHING)?;
+        if !self.json {
+            print_sections(self.groups.keys())?;
+        }
         if self.altered > 0 {
             let altered = self.altered;
             if self.json {
@@ -214,6 +216,15 @@ impl Told {
             None => Ok(()),
         }
     }
+}
+
+/// Which section of the published policy each rule implements, once for all its lines.
+fn print_sections<'a>(reasons: impl Iterator<Item = &'a Reason>) -> Result<(), Failure> {
+    let sections: BTreeMap<_, _> = reasons.map(|reason| (reason.rule.as_str(), reason.source.as_str())).collect();
+    for (rule, source) in sections.into_iter().filter(|(_, source)| !source.is_empty()) {
+        client::print(&format!("\n{rule}\n  {source}"))?;
+    }
+    Ok(())
 }
 
 impl Reason {
