@@ -9,12 +9,14 @@ use strongroom::domain::time::{Clock as _, DAY, SystemClock, Timestamp};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::field_value::Value;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
+use strongroom::rpc::proto::retention_service_client::RetentionServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::tokenize_stream_response::Result as ItemResult;
 use strongroom::rpc::proto::{
     Address, Class, DetokenizeRequest, Field, FieldValue, GetDeliveryRequest, GrantShipmentRequest, Outcome, Purpose,
-    TokenizeRequest, TokenizeStreamRequest,
+    RetentionOutlookRequest, TokenizeRequest, TokenizeStreamRequest,
 };
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::load::{CONNECTIONS, Caller, Dice, Load, STREAMS, Target, each_connection, paced, runtime, unary};
@@ -81,6 +83,24 @@ impl Shop {
     /// Stores so many more orders, and reads these from now on.
     pub fn keep(&mut self, count: usize) {
         self.tokens = Arc::new(self.store(count));
+    }
+
+    /// Asks how much goes within a day, every page of it, one after the other; counts what goes.
+    pub fn outlook(&self) -> Load {
+        runtime().block_on(async {
+            let mut client = RetentionServiceClient::new(self.shop.connect().await);
+            let mut load = Load::default();
+            let (started, mut page_token) = (Instant::now(), Vec::new());
+            loop {
+                let request = RetentionOutlookRequest { days: 1, page_token };
+                let page = client.retention_outlook(request).await.unwrap().into_inner();
+                load.calls += page.groups.iter().map(|group| group.records).sum::<u64>();
+                page_token = page.page_token;
+                if page_token.is_empty() {
+                    return Load { lasted: started.elapsed(), ..load };
+                }
+            }
+        })
     }
 
     pub fn detokenize(&self, length: Duration) -> Load {

@@ -51,6 +51,9 @@ pub fn measured(folder: &Path, size: &Size, seed: u64) -> (BTreeMap<Cell, Vec<Me
     vault.pass(30 * 24);
     shop.keep(size.living);
     vault.age(30 * 24);
+    tell("foretelling");
+    let outlook = shop.outlook();
+    assert_eq!(outlook.calls, size.due as u64 + 1, "what is due is foretold, and nothing else");
     tell("sweeping");
     let mut measures: BTreeMap<Cell, Vec<Measure>> = BTreeMap::new();
     let (mut gone, mut swept) = (0, Duration::ZERO);
@@ -88,11 +91,14 @@ pub fn measured(folder: &Path, size: &Size, seed: u64) -> (BTreeMap<Cell, Vec<Me
     }
     assert_eq!(gone, size.due as u64 + 1, "everything that was due has gone, and nothing else");
     let rate = gone as f64 / swept.as_secs_f64();
+    let reads: Vec<f64> = measures.get(&Cell::DueReadsBeside).into_iter().flatten().map(Measure::rate).collect();
     let told = format!(
-        "{gone} records that fell due at once went in {:.0} s of sweeping ({rate:.0} a second), two thirds of it while {:.0} reads a \
+        "Foretelling them took {:.1} s ({:.0} a second, in pages of 256). {gone} records that fell due at once went in {:.0} s of sweeping ({rate:.0} a second), two thirds of it while {:.0} reads a \
          second went on; at that rate a million takes {:.0} s.",
+        outlook.lasted.as_secs_f64(),
+        outlook.calls as f64 / outlook.lasted.as_secs_f64(),
         swept.as_secs_f64(),
-        64.0 / PAUSE.as_secs_f64(),
+        reads.iter().sum::<f64>() / reads.len() as f64,
         1e6 / rate,
     );
     (measures, told)

@@ -52,8 +52,13 @@ impl Measure {
         }
     }
 
-    fn cpu_in_all(&self) -> f64 {
-        self.cpu.values().sum()
+    /// Of all threads; none where nobody measured it.
+    fn cpu_in_all(&self) -> Option<f64> {
+        (!self.cpu.is_empty()).then(|| self.cpu.values().sum())
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 }
 
@@ -75,7 +80,7 @@ pub fn tables(rows: &[&Row], measures: &BTreeMap<Cell, Vec<Measure>>) -> String 
             both.collect::<Option<_>>().unwrap_or_default()
         };
         let rate = ratios(|one| Some(one.rate));
-        let cpu = ratios(|one| Some(one.cpu_in_all()));
+        let cpu = ratios(Measure::cpu_in_all);
         let p99 = ratios(|one| one.p99);
         let _ = writeln!(
             text,
@@ -159,7 +164,7 @@ fn threads(rounds: &[Measure]) -> String {
         .filter(|(micros, _)| *micros >= 0.1)
         .map(|(micros, thread)| format!("{thread} {}", figure(*micros)))
         .collect();
-    let sum: Vec<f64> = rounds.iter().map(Measure::cpu_in_all).collect();
+    let sum: Vec<f64> = rounds.iter().filter_map(Measure::cpu_in_all).collect();
     match parts.len() {
         0 => String::new(),
         1 => figure(median(&sum)),

@@ -22,7 +22,7 @@ use crate::policy::retention::{self, DueReason};
 use crate::store::ledger::{LedgerEvent, read_after};
 use crate::store::rows::RecordRow;
 use crate::store::rows::erasure::TallyRow;
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, View};
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
 const CHUNK: usize = 20;
@@ -103,12 +103,13 @@ impl Vault {
         self.save_mark(mark).await?;
         let left = self.sweep_leaving().await?;
         let due = self.sweep_due(mark).await?;
-        let expired_a_chunk = self.expire(mark).await?;
+        // What is due goes first; what has served its time waits for that.
+        let more = due.more || self.expire(mark).await?;
         self.sweep_months(mark).await?;
         self.measure_sweep(mark)?;
         metrics::counter!("strongroom_swept_total").increment(due.destroyed as u64);
         // The writer has truncated its log with the commit; if a reader held it, it does so with the next one.
-        let (destroyed, more) = (due.destroyed + left.destroyed, due.more || left.more || expired_a_chunk);
+        let (destroyed, more) = (due.destroyed + left.destroyed, more || left.more);
         Ok(Swept { destroyed, staged: due.staged, more })
     }
 
@@ -129,8 +130,9 @@ impl Vault {
             }
         }
         let (mut due, mut staged, mut put_aside) = (Vec::new(), Vec::new(), false);
-        for id in ids {
-            match self.judged(id, mark) {
+        let judged = |view: &View<'_>| Ok(ids.iter().map(|id| (*id, self.judged(view, *id, mark))).collect::<Vec<_>>());
+        for (id, verdict) in self.store().read(judged)? {
+            match verdict.map_err(Error::from) {
                 Ok(Verdict::Over(found)) => due.push(*found),
                 Ok(Verdict::GoesOn(next)) => staged.push(*next),
                 Ok(Verdict::Held) => put_aside |= self.inner.sweeper.held.lock().is_ok_and(|mut set| set.insert(id)),
@@ -268,22 +270,20 @@ impl Vault {
         Ok(())
     }
 
-    fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
-        Ok(self.store().read(|view| {
-            let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
-            let loaded = self.loaded(view, row, mark)?;
-            if !loaded.is_due(mark) {
-                let Some(next) = self.staged(view, &loaded, mark)? else { return Ok(Verdict::Stays) };
-                let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
-                return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
-            }
-            let reason = self.ends_as(&loaded)?;
-            if clear(view, &loaded.row, reason)?.is_err() {
-                return Ok(Verdict::Held);
-            }
-            let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
-            Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
-        })?)
+    fn judged(&self, view: &View<'_>, id: RecordId, mark: Timestamp) -> Result<Verdict, StoreError> {
+        let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
+        let loaded = self.loaded(view, row, mark)?;
+        if !loaded.is_due(mark) {
+            let Some(next) = self.staged(view, &loaded, mark)? else { return Ok(Verdict::Stays) };
+            let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
+            return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
+        }
+        let reason = self.ends_as(&loaded)?;
+        if clear(view, &loaded.row, reason)?.is_err() {
+            return Ok(Verdict::Held);
+        }
+        let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
+        Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
     }
 
     /// As what a record is destroyed when it is due.
