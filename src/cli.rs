@@ -20,6 +20,7 @@ mod drill;
 mod erase;
 mod event;
 mod find;
+mod forecast;
 mod grant;
 mod hold;
 mod import;
@@ -112,6 +113,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Retention {
+    Forecast(Box<forecast::Args>),
     ConfirmClock(confirm_clock::Args),
     Resume(resume_sweep::Args),
 }
@@ -153,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Statistics(args) => client(statistics::run(args)),
         Command::Seal(args) => client(seal::run(args)),
         Command::Unseal(args) => client(unseal::run(args)),
+        Command::Retention(Retention::Forecast(args)) => client(forecast::run(*args)),
         Command::Retention(Retention::ConfirmClock(args)) => client(confirm_clock::run(args)),
         Command::Retention(Retention::Resume(args)) => client(resume_sweep::run(args)),
     };

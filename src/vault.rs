@@ -21,6 +21,7 @@ mod hold;
 mod explain;
 mod inquiry;
 mod find;
+mod forecast;
 mod keys;
 mod in_force;
 mod loaded;
@@ -78,6 +79,7 @@ pub use erase_subject::{EraseSubject, Keeping, KeptRecord, SubjectErasure, Subje
 pub use error::Error;
 pub use explain::{Explained, Explanation, PieceDue, WhyDue};
 pub use find::{Find, FoundTokens, Sought};
+pub use forecast::{Ending, Forecast, ForecastPage, Goes, Group, RecordGoes};
 pub use hold::{HoldShown, PlaceHold, Which};
 pub use in_force::Proposed;
 pub use inquiry::{

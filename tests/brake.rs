@@ -187,3 +187,32 @@ fn its_lag_and_its_brake_are_metrics() {
         assert!(shown("strongroom_sweep_lag_seconds 0") && shown("strongroom_swept_total 130"));
     });
 }
+
+#[test]
+fn what_a_hold_keeps_beyond_its_time_is_no_lag() {
+    let house = House::new();
+    let tokens = stored(&house, 2);
+    for token in &tokens {
+        house.event(token, EventKind::Delivered, 0).unwrap();
+    }
+    let place = PlaceHoldRequest {
+        idempotency_key: "hold".to_owned(),
+        token: tokens.first().unwrap().clone(),
+        kind: HoldKind::Court.into(),
+        case_reference: "12 O 345/26".to_owned(),
+        ..Default::default()
+    };
+    let mut office = ErasureServiceClient::new(house.channel(Role::PrivacyOfficer, "office"));
+    house.run(office.place_hold(place)).unwrap();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let lag =
+        || handle.render().lines().find(|line| line.starts_with("strongroom_sweep_lag_seconds ")).map(str::to_owned);
+    metrics::with_local_recorder(&recorder, || {
+        house.clock.advance(60 * DAY + HOUR);
+        house.vault().measure(house.clock.now()).unwrap();
+        assert_eq!(lag().as_deref(), Some("strongroom_sweep_lag_seconds 0"), "by the mark, which nobody has moved");
+        assert_eq!(house.sweep(), 1);
+        assert_eq!(lag().as_deref(), Some("strongroom_sweep_lag_seconds 0"), "the held one waits for no sweeper");
+    });
+}

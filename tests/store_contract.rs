@@ -91,6 +91,7 @@ contract! {
     an_erasure_knows_its_place_in_log_and_ledger_whoever_shares_its_commit
     keys_and_tombstones_expire_after_their_time_and_not_before
     due_records_come_oldest_first
+    dues_are_paged_by_place_and_equal_ones_by_id
     the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked
     subjects_and_grants_come_by_the_page_and_of_one_tenant
     a_subjects_records_come_newest_first
@@ -869,6 +870,28 @@ fn due_records_come_oldest_first(backend: &dyn Backend) {
     let due = |limit| store.read(move |view| view.records_due(NOW, limit)).unwrap();
     assert_eq!(due(10), [RecordId(3), RecordId(5), RecordId(2)]);
     assert_eq!(due(2), [RecordId(3), RecordId(5)]);
+}
+
+fn dues_are_paged_by_place_and_equal_ones_by_id(backend: &dyn Backend) {
+    let store = backend.open().unwrap();
+    write(&store, |tx| {
+        for (id, due) in [(1, 4), (2, 0), (3, -7), (4, 0), (5, -7), (6, 0), (7, 5)] {
+            tx.insert_record(&RecordRow { due: NOW.plus(due), ..record(id) })?;
+        }
+        Ok(())
+    });
+    let page = |due: i64, id, limit| {
+        let after = (NOW.plus(due), RecordId(id));
+        let found = store.read(|view| view.records_due_after(after, NOW.plus(4), limit)).unwrap();
+        found.into_iter().map(|(due, id)| (due.since(NOW), id.0)).collect::<Vec<_>>()
+    };
+    let all = [(-7, 3), (-7, 5), (0, 2), (0, 4), (0, 6), (4, 1)];
+    assert_eq!(page(i64::MIN >> 1, i64::MIN, 10), all);
+    for (at, (due, id)) in all.into_iter().enumerate() {
+        assert_eq!(page(due, id, 10), all[at + 1..], "behind {due}, {id}");
+        assert_eq!(page(due, id, 2), all[at + 1..].iter().copied().take(2).collect::<Vec<_>>());
+    }
+    assert_eq!(page(5, 0, 10), [], "a place beyond the end");
 }
 
 fn the_log_is_read_in_bulk_by_whole_batches_and_no_further_than_asked(backend: &dyn Backend) {

@@ -9,15 +9,17 @@ use strongroom::domain::time::{Clock as _, DAY, SystemClock, Timestamp};
 use strongroom::rpc::proto::delivery_service_client::DeliveryServiceClient;
 use strongroom::rpc::proto::field_value::Value;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
+use strongroom::rpc::proto::retention_service_client::RetentionServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::tokenize_stream_response::Result as ItemResult;
 use strongroom::rpc::proto::{
     Address, Class, DetokenizeRequest, Field, FieldValue, GetDeliveryRequest, GrantShipmentRequest, Outcome, Purpose,
-    TokenizeRequest, TokenizeStreamRequest,
+    RetentionOutlookRequest, TokenizeRequest, TokenizeStreamRequest,
 };
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::load::{CONNECTIONS, Caller, Dice, Load, STREAMS, Target, each_connection, runtime, unary};
+use crate::load::{CONNECTIONS, Caller, Dice, Load, STREAMS, Target, each_connection, paced, runtime, unary};
 use crate::server::Child;
 
 /// What a label needs.
@@ -78,8 +80,35 @@ impl Shop {
         (0..STREAMS).map(|stream| (stream..count).step_by(STREAMS).map(serial).collect()).collect()
     }
 
+    /// Stores so many more orders, and reads these from now on.
+    pub fn keep(&mut self, count: usize) {
+        self.tokens = Arc::new(self.store(count));
+    }
+
+    /// Asks how much goes within a day, every page of it, one after the other; counts what goes.
+    pub fn outlook(&self) -> Load {
+        runtime().block_on(async {
+            let mut client = RetentionServiceClient::new(self.shop.connect().await);
+            let mut load = Load::default();
+            let (started, mut page_token) = (Instant::now(), Vec::new());
+            loop {
+                let request = RetentionOutlookRequest { days: 1, page_token };
+                let page = client.retention_outlook(request).await.unwrap().into_inner();
+                load.calls += page.groups.iter().map(|group| group.records).sum::<u64>();
+                page_token = page.page_token;
+                if page_token.is_empty() {
+                    return Load { lasted: started.elapsed(), ..load };
+                }
+            }
+        })
+    }
+
     pub fn detokenize(&self, length: Duration) -> Load {
-        unary(&self.shop, length, |channel, stream| Detokenizer {
+        self.detokenize_paced(length, Duration::ZERO)
+    }
+
+    pub fn detokenize_paced(&self, length: Duration, pause: Duration) -> Load {
+        paced(&self.shop, length, pause, |channel, stream| Detokenizer {
             client: TokenServiceClient::new(channel),
             tokens: Arc::clone(&self.tokens),
             dice: Dice(self.seed << 8 | stream as u64),

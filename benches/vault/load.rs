@@ -1,4 +1,4 @@
-//! Callers that never rest: 64 streams over 2 connections, each sending its next call when the last one is answered.
+//! Callers that never rest unless they are told to: 64 streams over 2 connections, each sending its next call when the last one is answered.
 //! INVARIANT: every cell is loaded in this one way, and connecting is over before the clock starts.
 
 use std::sync::Barrier;
@@ -59,6 +59,16 @@ pub fn runtime() -> Runtime {
 
 /// Unary calls on every stream for `length`; `caller` makes the caller of a stream by its number.
 pub fn unary<C: Caller>(target: &Target, length: Duration, caller: impl Fn(Channel, usize) -> C + Sync) -> Load {
+    paced(target, length, Duration::ZERO, caller)
+}
+
+/// The same with callers that rest so long between two calls.
+pub fn paced<C: Caller>(
+    target: &Target,
+    length: Duration,
+    pause: Duration,
+    caller: impl Fn(Channel, usize) -> C + Sync,
+) -> Load {
     each_connection(target, async |channel, connection, start| {
         let streams = connection * STREAMS / CONNECTIONS..(connection + 1) * STREAMS / CONNECTIONS;
         let mut callers: Vec<C> = streams.map(|stream| caller(channel.clone(), stream)).collect();
@@ -67,7 +77,8 @@ pub fn unary<C: Caller>(target: &Target, length: Duration, caller: impl Fn(Chann
             first.call().await;
         }
         let started = start();
-        let loops: Vec<_> = callers.into_iter().map(|caller| tokio::spawn(until(started + length, caller))).collect();
+        let loops: Vec<_> =
+            callers.into_iter().map(|caller| tokio::spawn(until(started + length, pause, caller))).collect();
         let mut latencies = Vec::new();
         for one in loops {
             latencies.extend(one.await.unwrap());
@@ -97,7 +108,7 @@ pub fn each_connection(
     })
 }
 
-async fn until(end: Instant, mut caller: impl Caller) -> Vec<u32> {
+async fn until(end: Instant, pause: Duration, mut caller: impl Caller) -> Vec<u32> {
     let mut latencies = Vec::with_capacity(1 << 14);
     let mut now = Instant::now();
     while now < end {
@@ -105,6 +116,10 @@ async fn until(end: Instant, mut caller: impl Caller) -> Vec<u32> {
         let done = Instant::now();
         latencies.push(micros(done - now));
         now = done;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+            now = Instant::now();
+        }
     }
     latencies
 }

@@ -3,11 +3,13 @@
 //! figures of a shared machine swing by a factor of two; servers run in processes of their own, so that their CPU is theirs.
 //!
 //! `cargo bench` prints markdown; `cargo bench --bench vault -- detokenize` runs that row alone. With `STRONGROOM_FULL=1` the cells are
-//! longer, the rounds more and the store larger; `STRONGROOM_SEED` replays the choice of records.
+//! longer, the rounds more and the store larger; `STRONGROOM_SEED` replays the choice of records. `-- due` is a story of its own: a
+//! mass of records (`STRONGROOM_DUE`, a million at full size) falls due at once while reads go on.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has nothing to print")]
 
 mod calls;
+mod due;
 mod echo;
 mod load;
 mod raw;
@@ -40,6 +42,11 @@ pub enum Cell {
     Sweep,
     RawRewrite,
     Rewrap,
+    DueRaw,
+    DueSweep,
+    DueSweepBeside,
+    DueReads,
+    DueReadsBeside,
 }
 
 const ROWS: &[Row] = &[
@@ -89,6 +96,15 @@ fn main() {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| arguments.is_empty() || named(row)).collect();
     let (size, seed) = (Size::chosen(), seed());
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if arguments.is_empty() || arguments.iter().any(|word| word == "due") {
+        let due = due::Size::chosen();
+        let (measures, told) = due::measured(folder.path(), &due, seed);
+        let rows: Vec<&Row> = due::ROWS.iter().collect();
+        println!("{}\n{told}\n", report::tables(&rows, &measures));
+    }
+    if rows.is_empty() {
+        return;
+    }
     let mut bench = Bench::prepare(folder.path(), &size, seed);
     // The disk's flush is in all that is durable, and swings most of all: it stands beside every row.
     let cells: BTreeSet<Cell> = rows.iter().flat_map(|row| [Cell::Flush, row.ceiling, row.ours]).collect();
@@ -182,7 +198,11 @@ impl Bench {
             Cell::Rewrap => self.rotating.watch(|| self.rotating.rewrap()),
             Cell::Sweep => {
                 self.aging_shop.store(self.size_due);
+                self.aging.age(0);
                 self.aging.watch(|| self.aging.sweep())
+            }
+            Cell::DueRaw | Cell::DueSweep | Cell::DueSweepBeside | Cell::DueReads | Cell::DueReadsBeside => {
+                panic!("{cell:?} is measured in a story of its own")
             }
         }
     }

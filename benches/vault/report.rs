@@ -52,13 +52,23 @@ impl Measure {
         }
     }
 
-    fn cpu_in_all(&self) -> f64 {
-        self.cpu.values().sum()
+    /// Of all threads; none where nobody measured it.
+    fn cpu_in_all(&self) -> Option<f64> {
+        (!self.cpu.is_empty()).then(|| self.cpu.values().sum())
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 }
 
 pub fn markdown(rows: &[&Row], measures: &BTreeMap<Cell, Vec<Measure>>, size: &Size, seed: u64) -> String {
-    let mut text = head(size, seed);
+    head(size, seed) + &tables(rows, measures)
+}
+
+/// What was reached of the ceilings, then the cells themselves.
+pub fn tables(rows: &[&Row], measures: &BTreeMap<Cell, Vec<Measure>>) -> String {
+    let mut text = String::new();
     let _ = writeln!(text, "\n| operation | ceiling | throughput | goal | server CPU a call | goal | p99 | goal |");
     let _ = writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- |");
     let none = Vec::new();
@@ -70,7 +80,7 @@ pub fn markdown(rows: &[&Row], measures: &BTreeMap<Cell, Vec<Measure>>, size: &S
             both.collect::<Option<_>>().unwrap_or_default()
         };
         let rate = ratios(|one| Some(one.rate));
-        let cpu = ratios(|one| Some(one.cpu_in_all()));
+        let cpu = ratios(Measure::cpu_in_all);
         let p99 = ratios(|one| one.p99);
         let _ = writeln!(
             text,
@@ -133,6 +143,11 @@ fn name(cell: Cell) -> &'static str {
         Cell::RawRewrite => "raw sequential rewrite, 4,096 a commit",
         Cell::Rewrap => "rewrap, rows of all kinds",
         Cell::Sweep => "sweep (desensitize), 20 a commit",
+        Cell::DueRaw => "raw delete of the oldest, growing ids, 20 a commit",
+        Cell::DueSweep => "sweep of what fell due at once",
+        Cell::DueSweepBeside => "the same while reads go on",
+        Cell::DueReads => "Detokenize at an even pace",
+        Cell::DueReadsBeside => "the same while the sweep goes on",
     }
 }
 
@@ -149,7 +164,7 @@ fn threads(rounds: &[Measure]) -> String {
         .filter(|(micros, _)| *micros >= 0.1)
         .map(|(micros, thread)| format!("{thread} {}", figure(*micros)))
         .collect();
-    let sum: Vec<f64> = rounds.iter().map(Measure::cpu_in_all).collect();
+    let sum: Vec<f64> = rounds.iter().filter_map(Measure::cpu_in_all).collect();
     match parts.len() {
         0 => String::new(),
         1 => figure(median(&sum)),

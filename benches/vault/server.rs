@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::ToSpan as _;
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, OpenFlags};
 use strongroom::cli::dev;
 use strongroom::cli::serve::Running;
@@ -18,7 +20,7 @@ use strongroom::config::Config;
 use strongroom::crypto::entropy::OsEntropy;
 use strongroom::domain::caller::Role as Caller;
 use strongroom::domain::id::Epoch;
-use strongroom::domain::time::{Clock, DAY, SystemClock, Timestamp};
+use strongroom::domain::time::{Clock, DAY, HOUR, SystemClock, Timestamp};
 use strongroom::rpc::client::ClientFiles;
 use strongroom::rpc::listener::{Listener, Stop};
 use strongroom::rpc::trust::Trust;
@@ -71,25 +73,45 @@ fn serve_vault(mut config: Config) {
     let running = Running::start(config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     let runtime = runtime();
     obey(running.address, |command| {
-        let (started, done) = match command {
-            "sweep" => {
-                // Past the cap of a year that ends every order.
-                clock.ahead.fetch_add(367 * DAY, Ordering::SeqCst);
-                let (started, mut destroyed) = (Instant::now(), 0);
-                loop {
-                    let swept = runtime.block_on(running.vault().unwrap().sweep()).unwrap();
-                    destroyed += swept.destroyed;
-                    if !swept.more {
-                        break (started, destroyed as u64);
-                    }
+        let vault = || running.vault().unwrap();
+        // Sweeps for so long, or until there is nothing more to do; answers when it began and what it destroyed.
+        let sweep = |length: Duration| {
+            let (started, mut destroyed) = (Instant::now(), 0);
+            while started.elapsed() < length {
+                let swept = runtime.block_on(vault().sweep()).unwrap();
+                destroyed += swept.destroyed;
+                if !swept.more {
+                    break;
                 }
             }
+            (started, destroyed as u64)
+        };
+        let pass = |micros: i64| clock.ahead.fetch_add(micros, Ordering::SeqCst);
+        let (command, number) = command.split_once(' ').unwrap_or((command, ""));
+        let (started, done) = match command {
+            "pass" => {
+                pass(number.parse::<i64>().unwrap() * HOUR);
+                (Instant::now(), 0)
+            }
+            "age" => {
+                // The cap of a year, by the calendar, that ends every order.
+                let stored = clock.now().plus(-number.parse::<i64>().unwrap() * HOUR).to_jiff().to_zoned(TimeZone::UTC);
+                let due = Timestamp::from_jiff(stored.checked_add(1.year()).unwrap().timestamp());
+                pass(8 * DAY);
+                sweep(Duration::MAX);
+                pass(due.plus(-DAY / 2).since(clock.now()));
+                sweep(Duration::MAX);
+                pass(DAY);
+                (Instant::now(), 0)
+            }
+            "sweep-for" => sweep(Duration::from_micros(number.parse().unwrap())),
+            "sweep" => sweep(Duration::MAX),
             "rewrap" => {
                 // Past the period of the active epoch, which everything lies under.
                 clock.ahead.fetch_add(15 * DAY, Ordering::SeqCst);
-                let old = running.vault().unwrap().store().keyring().active().number();
+                let old = vault().store().keyring().active().number();
                 let (started, rows) = (Instant::now(), rows_under(&running, old));
-                while runtime.block_on(running.vault().unwrap().keep_keys()).unwrap().more {}
+                while runtime.block_on(vault().keep_keys()).unwrap().more {}
                 let left = rows_under(&running, old);
                 assert_eq!(left, 0, "the rewrap has left something behind");
                 (started, rows)
@@ -175,9 +197,25 @@ impl Child {
         self.folder.join("strongroom.db")
     }
 
-    /// Makes a year pass in the server and destroys what is due then.
+    /// Makes so much time pass in the server.
+    pub fn pass(&self, hours: i64) {
+        self.ordered(&format!("pass {hours}"));
+    }
+
+    /// Makes time pass in the server until what was stored so many hours ago falls due, much as it would without leaps: idempotency
+    /// keys expire after their week, and the day before the sweeper forecasts what comes; what nobody foresaw it would not destroy.
+    pub fn age(&self, stored_hours_ago: i64) {
+        self.ordered(&format!("age {stored_hours_ago}"));
+    }
+
+    /// Destroys what is due, and expires what has served its time.
     pub fn sweep(&self) -> Load {
         self.ordered("sweep")
+    }
+
+    /// The same for so long.
+    pub fn sweep_for(&self, length: Duration) -> Load {
+        self.ordered(&format!("sweep-for {}", length.as_micros()))
     }
 
     /// Makes the next epoch active in the server and rewraps all that lies under the last one.
@@ -193,6 +231,17 @@ impl Child {
         let (destroyed, micros) = answer.split_once(' ').unwrap();
         let lasted = Duration::from_micros(micros.parse().unwrap());
         Load { calls: destroyed.parse().unwrap(), lasted, latencies: Vec::new() }
+    }
+
+    /// `sweep_for` with what it costs this server: how many, and how long.
+    pub fn watch_sweep(&self, length: Duration) -> (u64, Duration, Measure) {
+        let mut done = (0, Duration::ZERO);
+        let measure = self.watch(|| {
+            let load = self.sweep_for(length);
+            done = (load.calls, load.lasted);
+            load
+        });
+        (done.0, done.1, measure)
     }
 
     /// Measures `work` with what it costs this server.

@@ -181,6 +181,10 @@ coded! {
         GiveUpAnnouncing = 126 "give_up_announcing",
         /// The configuration names a webhook no more, so its announcements were dropped.
         DropAnnouncements = 127 "drop_announcements",
+        /// What disappears in the days to come was asked for: a line a page. A privacy officer is told tokens by it.
+        RetentionForecast = 130 "retention_forecast",
+        /// How much disappears in the days to come was asked for: a line a page.
+        RetentionOutlook = 131 "retention_outlook",
     }
 
     /// Why a request was refused. Finer than what the caller is told.

@@ -1,7 +1,7 @@
 //! `strongroom inquire`: an officer's questions to the audit log. INVARIANT: a token is asked about by standard input or file, and
 //! printed by `seen-by` alone, whose purpose that is; what a server sends is printed without its control characters.
 
-mod listing;
+pub(super) mod listing;
 
 use std::path::PathBuf;
 
@@ -422,7 +422,7 @@ fn field(code: i32) -> &'static str {
     u8::try_from(code).ok().and_then(Field::from_code).map_or("unknown", Field::as_str)
 }
 
-fn plain_text(text: &str) -> String {
+pub(super) fn plain_text(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 

@@ -16,14 +16,33 @@ pub fn seal_page(
     cursor: i64,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, CryptoError> {
+    seal_place(keyring, context, [cursor], entropy)
+}
+
+/// `seal_page` for a listing whose place takes several numbers.
+pub fn seal_place<const N: usize>(
+    keyring: &Keyring,
+    context: &Canonical,
+    place: [i64; N],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>, CryptoError> {
     let epoch = keyring.active();
     let [a, b, c, d] = epoch.number().0.to_be_bytes();
-    let cursor = cursor.to_be_bytes();
+    let place = place.map(i64::to_be_bytes);
+    let place = place.as_flattened();
     let aad = aad(epoch.number(), context);
-    aead::seal(epoch.page_key(), aad.as_bytes(), &[FORMAT, a, b, c, d], &[&cursor], cursor.len(), entropy)
+    aead::seal(epoch.page_key(), aad.as_bytes(), &[FORMAT, a, b, c, d], &[place], place.len(), entropy)
 }
 
 pub fn open_page(keyring: &Keyring, context: &Canonical, token: &[u8]) -> Result<i64, CryptoError> {
+    open_place(keyring, context, token).map(|[cursor]| cursor)
+}
+
+pub fn open_place<const N: usize>(
+    keyring: &Keyring,
+    context: &Canonical,
+    token: &[u8],
+) -> Result<[i64; N], CryptoError> {
     let (&FORMAT, rest) = token.split_first().ok_or(CryptoError::Truncated)? else {
         return Err(CryptoError::UnknownFormat);
     };
@@ -31,8 +50,9 @@ pub fn open_page(keyring: &Keyring, context: &Canonical, token: &[u8]) -> Result
     let number = Epoch(u32::from_be_bytes(*number));
     let epoch = keyring.epoch(number).ok_or(CryptoError::UnknownEpoch(number))?;
     let opened = aead::open(epoch.page_key(), aad(number, context).as_bytes(), sealed)?;
-    let cursor = opened.as_slice().try_into().map_err(|_| CryptoError::BadPadding)?;
-    Ok(i64::from_be_bytes(cursor))
+    let (numbers, []) = opened.as_slice().as_chunks() else { return Err(CryptoError::BadPadding) };
+    let place: [[u8; 8]; N] = numbers.try_into().map_err(|_| CryptoError::BadPadding)?;
+    Ok(place.map(i64::from_be_bytes))
 }
 
 fn aad(epoch: Epoch, context: &Canonical) -> Canonical {
@@ -56,6 +76,17 @@ mod tests {
         let rotated = keyring.with_new_epoch(Timestamp(1), &entropy);
         assert_eq!(open_page(&rotated, &mine, &token), Ok(42));
         assert_eq!(open_page(&rotated, &other, &token), Err(CryptoError::NotAuthentic));
+    }
+
+    #[test]
+    fn a_place_of_several_numbers_is_no_place_of_another_count() {
+        let entropy = SeededEntropy::new(1);
+        let keyring = Keyring::create(&RootKey::generate(&entropy), Timestamp(0), &entropy);
+        let context = Canonical::new("records");
+        let token = seal_place(&keyring, &context, [i64::MIN, 0, 7], &entropy).unwrap();
+        assert_eq!(open_place(&keyring, &context, &token), Ok([i64::MIN, 0, 7]));
+        assert_eq!(open_page(&keyring, &context, &token), Err(CryptoError::BadPadding));
+        assert_eq!(open_place::<4>(&keyring, &context, &token), Err(CryptoError::BadPadding));
     }
 
     #[test]

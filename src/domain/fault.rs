@@ -81,6 +81,10 @@ pub enum Fault {
     AnnouncementTakenEarly = 66,
     /// What was announced as due soon is not remembered.
     DueSoonForgotten = 67,
+    /// The forecast knows nothing of what goes before its record.
+    ForecastBlind = 68,
+    /// The forecast tells of every tenant's records.
+    ForecastForeign = 69,
 }
 
 #[cfg(not(feature = "planted"))]
@@ -171,6 +175,8 @@ mod with_the_feature {
             "announcement-forgotten" => Some(Fault::AnnouncementForgotten),
             "announcement-taken-early" => Some(Fault::AnnouncementTakenEarly),
             "due-soon-forgotten" => Some(Fault::DueSoonForgotten),
+            "forecast-blind" => Some(Fault::ForecastBlind),
+            "forecast-foreign" => Some(Fault::ForecastForeign),
             "share-unchecked" => Some(Fault::ShareUnchecked),
             _ => None,
         }

@@ -186,6 +186,16 @@ impl Policy {
         &self.carrier
     }
 
+    /// The day that an instant falls on in the shop's zone.
+    pub fn day(&self, at: Timestamp) -> jiff::civil::Date {
+        at.to_jiff().to_zoned(self.calendar.zone.clone()).date()
+    }
+
+    /// The shop's zone, by its name in the IANA database.
+    pub fn zone(&self) -> &str {
+        self.calendar.name()
+    }
+
     /// When a record with these facts is due; `None` when the policy has no such class.
     pub fn due(&self, facts: &Facts) -> Option<Due> {
         self.due_by(&self.class(facts.class())?.whole, facts)

@@ -201,6 +201,8 @@ fn action(path: &str) -> Action {
         "Export" => Action::Export,
         "ExplainRetention" => Action::ExplainRetention,
         "ProposePolicy" => Action::ProposePolicy,
+        "RetentionForecast" => Action::RetentionForecast,
+        "RetentionOutlook" => Action::RetentionOutlook,
         "Seal" => Action::Seal,
         "Unseal" => Action::Unseal,
         "SealStatus" => Action::SealStatus,

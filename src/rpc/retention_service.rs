@@ -39,6 +39,28 @@ impl RetentionService for Retention {
         Ok(Response::new(wire::retention::explanation(done)))
     }
 
+    async fn retention_forecast(
+        &self,
+        request: Request<proto::RetentionForecastRequest>,
+    ) -> Result<Response<proto::RetentionForecastResponse>, Status> {
+        let call = self.door.enter(&request, rpc!(RetentionForecast)).await?;
+        let ask = wire::retention::forecast(request.into_inner());
+        let ask = self.door.parsed(&call, rpc!(RetentionForecast), ask).await?;
+        let page = self.door.vault.forecast(&call, &ask).await.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::retention::forecast_page(page)))
+    }
+
+    async fn retention_outlook(
+        &self,
+        request: Request<proto::RetentionOutlookRequest>,
+    ) -> Result<Response<proto::RetentionOutlookResponse>, Status> {
+        let call = self.door.enter(&request, rpc!(RetentionOutlook)).await?;
+        let ask = wire::retention::outlook(request.into_inner());
+        let ask = self.door.parsed(&call, rpc!(RetentionOutlook), ask).await?;
+        let page = self.door.vault.outlook(&call, &ask).await.map_err(|error| status(&error))?;
+        Ok(Response::new(wire::retention::outlook_page(page)))
+    }
+
     async fn propose_policy(
         &self,
         request: Request<proto::ProposePolicyRequest>,

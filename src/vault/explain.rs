@@ -77,7 +77,7 @@ fn explained(loaded: &Loaded, now: Timestamp, policy: &Policy) -> Explained {
     }
 }
 
-fn why_due(due: &Due, class: Class, piece: Option<Piece>, policy: &Policy) -> WhyDue {
+pub(crate) fn why_due(due: &Due, class: Class, piece: Option<Piece>, policy: &Policy) -> WhyDue {
     WhyDue {
         due: due.at,
         due_by: due_by(due),

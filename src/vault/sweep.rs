@@ -23,7 +23,7 @@ use crate::policy::forecast::Window;
 use crate::policy::retention::{self, DueReason};
 use crate::store::rows::RecordRow;
 use crate::store::rows::erasure::TallyRow;
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, View};
 
 /// Records destroyed in one transaction: about a millisecond, so that reads hardly wait.
 const CHUNK: usize = 20;
@@ -109,7 +109,8 @@ impl Vault {
         // Which of the two is wrong, a person must say; what was asked for does not wait for it.
         if !self.inner.mark.is_contradicted(self.clock().now()) {
             due = self.sweep_due(mark).await?;
-            expired_a_chunk = self.expire(mark).await?;
+            // What is due goes first; what has served its time waits for that.
+            expired_a_chunk = !due.more && self.expire(mark).await?;
             self.sweep_months(mark).await?;
         }
         self.measure_sweep(mark)?;
@@ -136,8 +137,9 @@ impl Vault {
             }
         }
         let (mut due, mut staged, mut put_aside) = (Vec::new(), Vec::new(), false);
-        for id in ids {
-            match self.judged(id, mark) {
+        let judged = |view: &View<'_>| Ok(ids.iter().map(|id| (*id, self.judged(view, *id, mark))).collect::<Vec<_>>());
+        for (id, verdict) in self.store().read(judged)? {
+            match verdict.map_err(Error::from) {
                 Ok(Verdict::Over(found)) => due.push(*found),
                 Ok(Verdict::GoesOn(next)) => staged.push(*next),
                 Ok(Verdict::Held) => put_aside |= self.inner.sweeper.held.lock().is_ok_and(|mut set| set.insert(id)),
@@ -244,22 +246,20 @@ impl Vault {
         })
     }
 
-    fn judged(&self, id: RecordId, mark: Timestamp) -> Result<Verdict, Error> {
-        Ok(self.store().read(|view| {
-            let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
-            let loaded = self.loaded(view, row, mark)?;
-            if !loaded.is_due(mark) {
-                let Some(next) = self.staged(view, &loaded, mark)? else { return Ok(Verdict::Stays) };
-                let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
-                return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
-            }
-            let reason = self.reason_for(&loaded)?;
-            if clear(view, &loaded.row, reason)?.is_err() {
-                return Ok(Verdict::Held);
-            }
-            let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
-            Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
-        })?)
+    fn judged(&self, view: &View<'_>, id: RecordId, mark: Timestamp) -> Result<Verdict, StoreError> {
+        let Some(row) = view.record(id)? else { return Ok(Verdict::Stays) };
+        let loaded = self.loaded(view, row, mark)?;
+        if !loaded.is_due(mark) {
+            let Some(next) = self.staged(view, &loaded, mark)? else { return Ok(Verdict::Stays) };
+            let is_clear = clear(view, &loaded.row, STAGED)?.is_ok();
+            return Ok(if is_clear { Verdict::GoesOn(Box::new(next)) } else { Verdict::Held });
+        }
+        let reason = self.reason_for(&loaded)?;
+        if clear(view, &loaded.row, reason)?.is_err() {
+            return Ok(Verdict::Held);
+        }
+        let counted = (reason == EraseReason::Desensitized).then(|| self.one_more(view, &loaded, mark)).flatten();
+        Ok(Verdict::Over(Box::new(Due { loaded, reason, tally: counted })))
     }
 
     async fn destroy_all(&self, due: Vec<Due>, window: Window) -> Result<usize, Error> {

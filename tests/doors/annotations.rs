@@ -30,6 +30,19 @@ const NO_PII: &[&str] = &[
     "PublishedMonth.month",
     "PublishedRequest.from",
     "PublishedRequest.until",
+    "Disappearance.piece",
+    "ForecastGroup.day",
+    "ForecastGroup.due_by",
+    "ForecastGroup.piece",
+    "ForecastGroup.rule",
+    "ForecastGroup.source",
+    // As a receipt has it.
+    "ForecastRecord.digest",
+    "RetentionForecastResponse.tenant",
+    "RetentionForecastResponse.zone",
+    // Sealed by the vault, for the vault.
+    "RetentionOutlookResponse.page_token",
+    "RetentionOutlookResponse.zone",
     // A record's digest leads nobody to it who has not its token.
     "ReceiptOfResponse.public_key",
     "ReceiptOfResponse.receipt",
@@ -317,6 +330,8 @@ const PRINTED: &[Printed] = printed![
     ConsistencyProofRequest ConsistencyProofResponse ExportRequest ExportResponse
     ExplainRetentionRequest ExplainRetentionResponse WhyDue PieceDue
     ProposePolicyRequest ProposePolicyResponse PolicyChange PolicyAllowed
+    RetentionForecastRequest RetentionForecastResponse ForecastRecord ForecastGroup Disappearance
+    RetentionOutlookRequest RetentionOutlookResponse
     SealState SealStatusRequest SealStatusResponse UnsealRequest UnsealResponse SealRequest SealResponse
 ];
 

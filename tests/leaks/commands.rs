@@ -132,6 +132,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     assert!(served.silent_command(shop, &["policy", "explain", "--token-file", &token_file], "").contains("order.cap"));
     served.refused_command(shop, &["policy", "explain"], &strange);
     served.refused_command("warehouse-packing", &["policy", "explain", "--token-file", &token_file], "");
+    forecasts(served, &token_file);
 
     let correct = ["correct", "--token-file", &token_file, "--if-revision", "1"];
     let (name, (written, _)) = (canaries.word("name"), canaries.phone());
@@ -224,6 +225,26 @@ fn erasures(served: &mut Served, canaries: &mut Canaries, token_file: &str) {
     served.silent_command("operator-oncall", &["statistics", "--json"], "");
     served.refused_command("operator-oncall", &["statistics", "--from", "never"], "");
     served.silent_command("operator-oncall", &["retention", "resume"], "");
+}
+
+/// What goes within the year, as each role is told it; an officer's and a shop's own tokens are in it, and in no calendar.
+fn forecasts(served: &mut Served, token_file: &str) {
+    let (officer, shop, operator) = ("privacy-officer-office", "shop-backend", "operator-oncall");
+    let svg = served.path("calendar.svg");
+    let year = ["retention", "forecast", "--days", "400", "--svg", &svg];
+    for (caller, shape) in [(officer, &["--json"][..]), (officer, &[]), (shop, &["--tokens", token_file])] {
+        let told = served.done_command(caller, &[&year[..], shape].concat(), "");
+        assert!(told.contains("srt1"), "{told}");
+        served.told_tokens.push(("standard output of retention forecast".to_owned(), told.into_bytes()));
+        served.heard.push(("a calendar".to_owned(), std::fs::read(&svg).unwrap()));
+    }
+    for (caller, shape) in [(shop, &[][..]), (operator, &["--by", "day"]), (operator, &["--by", "day", "--json"])] {
+        let told = served.silent_command(caller, &[&year[..], shape].concat(), "");
+        assert!(told.contains("order"), "{told}");
+    }
+    served.refused_command("warehouse-packing", &year, "");
+    served.refused_command(operator, &year, "");
+    served.refused_command(shop, &["retention", "forecast", "--tokens", &served.path("none.jsonl")], "");
 }
 
 /// The officer's questions; `seen-by` is the one that tells tokens.

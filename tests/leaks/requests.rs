@@ -15,14 +15,15 @@ use strongroom::rpc::proto::erasure_service_client::ErasureServiceClient;
 use strongroom::rpc::proto::field_value::Value;
 use strongroom::rpc::proto::find_request::By;
 use strongroom::rpc::proto::lifecycle_service_client::LifecycleServiceClient;
+use strongroom::rpc::proto::retention_service_client::RetentionServiceClient;
 use strongroom::rpc::proto::token_service_client::TokenServiceClient;
 use strongroom::rpc::proto::{
     ApproveRequest, BatchDetokenizeRequest, Class, ConfirmDeliveryRequest, CorrectRequest, DESCRIPTORS,
     DescribeRequest, DetokenizeRequest, DiscloseRequest, EraseReason, EraseRequest, EraseSubjectRequest, EventKind,
     Field, FieldValue, FindRequest, GetDeliveryRequest, GrantShipmentRequest, HoldKind, LiftHoldRequest,
-    ListHoldsRequest, Outcome, PlaceHoldRequest, Purpose, ReceiptOfRequest, ReportEventRequest, RevokeShipmentRequest,
-    ShowApprovalRequest, TokenizeRequest, TokenizeStreamRequest, WhoSawRequest, disclose_response,
-    tokenize_stream_response,
+    ListHoldsRequest, Outcome, PlaceHoldRequest, Purpose, ReceiptOfRequest, ReportEventRequest,
+    RetentionForecastRequest, RetentionOutlookRequest, RevokeShipmentRequest, ShowApprovalRequest, TokenizeRequest,
+    TokenizeStreamRequest, WhoSawRequest, disclose_response, tokenize_stream_response,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -47,6 +48,7 @@ pub fn all(served: &mut Served, canaries: &mut Canaries) {
     shop.delivered(served, canaries);
     shop.read(served, canaries);
     shop.found(served, canaries);
+    forecast(served, canaries);
     by_the_wrong_role(served, canaries);
     malformed(served, canaries);
 }
@@ -473,6 +475,36 @@ fn disclosed(served: &mut Served, canaries: &mut Canaries, shop: &mut Shop) {
             served.refused("a disclosure", answer);
         }
     }
+}
+
+/// All that goes within the year, to everyone who may ask; what names a record is a token or nothing.
+fn forecast(served: &mut Served, canaries: &mut Canaries) {
+    for (caller, tells) in [("privacy-officer-office", true), ("shop-backend", false)] {
+        let mut vault = RetentionServiceClient::new(served.channel(caller));
+        let mut ask = RetentionForecastRequest { days: 400, page_size: 20, page_token: Vec::new() };
+        let mut told = 0;
+        loop {
+            let page = served.run(vault.retention_forecast(ask.clone())).unwrap().into_inner();
+            told += page.records.iter().filter(|record| !record.token.is_empty()).count();
+            let place = if tells { &mut served.told_tokens } else { &mut served.heard };
+            place.push((format!("a forecast for {caller}"), page.encode_to_vec()));
+            ask.page_token = page.page_token;
+            if ask.page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(told > 10, tells, "{caller} was told {told} tokens");
+        ask.page_token = canaries.word("page").into_bytes();
+        let answer = served.run(vault.retention_forecast(ask));
+        served.refused("a forecast's page", answer);
+    }
+    let mut vault = RetentionServiceClient::new(served.channel("operator-oncall"));
+    let outlook = |page_token| RetentionOutlookRequest { days: 400, page_token };
+    let page = served.run(vault.retention_outlook(outlook(Vec::new()))).unwrap().into_inner();
+    assert!(!page.groups.is_empty());
+    served.heard.push(("an outlook".to_owned(), page.encode_to_vec()));
+    let answer = served.run(vault.retention_outlook(outlook(canaries.word("page").into_bytes())));
+    served.refused("an outlook's page", answer);
 }
 
 fn grant(canaries: &mut Canaries, token: String, now: Timestamp) -> GrantShipmentRequest {

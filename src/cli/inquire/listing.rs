@@ -9,14 +9,14 @@ use crate::cli::Failure;
 use crate::cli::client;
 
 /// A heading, and the member of a row that stands under it.
-pub(super) type Column = (&'static str, &'static str);
+pub(in crate::cli) type Column = (&'static str, &'static str);
 
 /// A table is for eyes; what is more is for `--json`.
 const TABLE: usize = 1_000;
 
-const BAR: &str = "reading the log [{bar:30}] {percent} %";
+const BAR: &str = "reading [{bar:30}] {percent} %";
 
-pub(super) struct Listing {
+pub(in crate::cli) struct Listing {
     columns: &'static [Column],
     json: bool,
     table: Table,
@@ -25,7 +25,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(columns: &'static [Column], json: bool) -> Self {
+    pub(in crate::cli) fn new(columns: &'static [Column], json: bool) -> Self {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(columns.iter().map(|(heading, _)| *heading));
@@ -35,14 +35,14 @@ impl Listing {
     }
 
     /// So much of the log is read, in thousandths.
-    pub(super) fn progress(&self, permille: u32) {
+    pub(in crate::cli) fn progress(&self, permille: u32) {
         self.bar.set_position(permille.min(1_000).into());
         if permille >= 1_000 {
             self.bar.finish_and_clear();
         }
     }
 
-    pub(super) fn row(&mut self, row: Map<String, Value>) -> Result<(), Failure> {
+    pub(in crate::cli) fn row(&mut self, row: Map<String, Value>) -> Result<(), Failure> {
         self.rows += 1;
         if self.json {
             return client::print_json_line(&row);
@@ -54,7 +54,7 @@ impl Listing {
     }
 
     /// Prints what is not printed yet; `nothing` where there was no row at all.
-    pub(super) fn end(self, nothing: &str) -> Result<(), Failure> {
+    pub(in crate::cli) fn end(self, nothing: &str) -> Result<(), Failure> {
         self.bar.finish_and_clear();
         match self.rows {
             _ if self.json => Ok(()),

@@ -1,14 +1,21 @@
-//! The policy in force in transactions. INVARIANT: as for every row of facts, authenticated as read and as written.
+//! The policy in force, and records by their due, in transactions. INVARIANT: as for every row of facts, authenticated as read and as written.
 
 use super::callers::Each;
 use super::{Stamp, Tx, View, one};
-use crate::domain::id::TenantId;
+use crate::domain::id::{RecordId, TenantId};
+use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::rows::retention::PolicyInForceRow;
 use crate::store::state::Fact;
 
 pub(crate) trait RetentionReads {
     fn policies_in_force(&self) -> Result<Vec<Each<PolicyInForceRow>>, StoreError>;
+    fn records_due_after(
+        &self,
+        after: (Timestamp, RecordId),
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, RecordId)>, StoreError>;
 }
 
 pub(crate) trait RetentionWrites {
@@ -26,6 +33,17 @@ impl View<'_> {
         let expected = self.meta_i64(COUNT)?.unwrap_or(0);
         let is_whole = usize::try_from(expected).is_ok_and(|expected| expected == rows.len());
         if is_whole { Ok(rows) } else { Err(StoreError::Tampered { table: "policy_in_force" }) }
+    }
+
+    /// Records of whichever tenant by their `due` column, equal ones by id, behind that place and until that instant. The column is
+    /// an index; who tells of it computes `due` again.
+    pub fn records_due_after(
+        &self,
+        after: (Timestamp, RecordId),
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, RecordId)>, StoreError> {
+        self.reads.records_due_after(after, until, limit)
     }
 
     /// `None`: this store has not served the tenant yet.

@@ -92,6 +92,8 @@ pub const ACTIONS: Names = &[
     (125, "announce"),
     (126, "give_up_announcing"),
     (127, "drop_announcements"),
+    (130, "retention_forecast"),
+    (131, "retention_outlook"),
 ];
 
 pub const REFUSALS: Names = &[
