@@ -152,7 +152,7 @@ fn keyring(config: &Config) -> Keyring {
 fn epochs_in(database: &std::path::Path) -> Vec<(String, u32, u64)> {
     let connection = Connection::open(database).unwrap();
     let tables = "SELECT name FROM sqlite_schema AS s WHERE type = 'table' AND EXISTS \
-                  (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'epoch')";
+                  (SELECT 1 FROM pragma_table_xinfo(s.name) WHERE name = 'epoch')";
     let tables: Vec<String> =
         connection.prepare(tables).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert!(tables.len() >= 11, "{tables:?}");

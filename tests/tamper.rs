@@ -28,6 +28,8 @@ use strongroom::crypto::entropy::{OsEntropy, array};
 
 /// Places where nobody need notice that something was altered; whatever is answered is right all the same.
 const NEED_NOT_BE_NOTICED: &[&str] = &[
+    // Where in the file a key stands; which key it is, is its id.
+    "dek.place",
     // The order in which keys are looked at to be forgotten.
     "idempotency.id",
     // A key that is not found is a new one: what it led to is done twice, as after the key's own time.

@@ -111,6 +111,11 @@ impl Template {
     }
 }
 
+/// What is inserted of a row: a key's place and epoch make themselves.
+fn columns_of(table: &str) -> &'static str {
+    if table == "dek" { "id, record, sealed_under, wrapped" } else { "*" }
+}
+
 fn inserts(
     connection: &Connection,
     table: &str,
@@ -118,7 +123,8 @@ fn inserts(
     record: i64,
     keys: &mut BTreeMap<(bool, i64), usize>,
 ) -> Vec<Insert> {
-    let mut statement = connection.prepare(&format!("SELECT * FROM {table} WHERE {which}")).unwrap();
+    let mut statement =
+        connection.prepare(&format!("SELECT {} FROM {table} WHERE {which}", columns_of(table))).unwrap();
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([record]).unwrap();
     let mut found = Vec::new();
@@ -266,7 +272,7 @@ impl RawStore {
 
 /// The rewrite of a rewrap: every key, and every stamp with its tag, in the order of the rows.
 const REWRITES: &[(&str, &str)] = &[
-    ("SELECT id FROM dek ORDER BY id", "UPDATE dek SET epoch = ?1, wrapped = ?2 WHERE id = ?3"),
+    ("SELECT id FROM dek ORDER BY id", "UPDATE dek SET sealed_under = ?1 + 16777216, wrapped = ?2 WHERE id = ?3"),
     ("SELECT id FROM record ORDER BY id", "UPDATE record SET epoch = ?1, mac = substr(?2, 1, 16) WHERE id = ?3"),
     (
         "SELECT id FROM subject ORDER BY id",

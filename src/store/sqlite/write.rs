@@ -101,7 +101,8 @@ impl Writes for Reader<'_> {
     }
 
     fn insert_dek(&self, row: &DekRow) -> Result<usize, StoreError> {
-        let text = "-- insert_dek\nINSERT INTO dek (id, record, epoch, wrapped) VALUES (?1, ?2, ?3, ?4)";
+        let text =
+            "-- insert_dek\nINSERT INTO dek (id, record, sealed_under, wrapped) VALUES (?1, ?2, ?3 + 16777216, ?4)";
         self.change("dek", text, params![row.id.0, row.record.0, row.epoch.0, row.wrapped])
     }
 

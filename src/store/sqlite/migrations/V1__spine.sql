@@ -14,9 +14,14 @@ CREATE UNIQUE INDEX record_digest ON record (digest);
 CREATE INDEX record_due ON record (due);
 CREATE INDEX record_subject ON record (subject);
 
+-- When SQLite moves rows to other pages it leaves their old bytes, which a later deletion does not reach. So a key is never moved:
+-- `place` grows in the order of the commits (ids are given out before), and a row keeps its length, whatever its epoch:
+-- `sealed_under` is the epoch plus 2^24, four bytes for any.
 CREATE TABLE dek (
-    id INTEGER PRIMARY KEY, record INTEGER NOT NULL, epoch INTEGER NOT NULL, wrapped BLOB NOT NULL
+    place INTEGER PRIMARY KEY, id INTEGER NOT NULL, record INTEGER NOT NULL, sealed_under INTEGER NOT NULL,
+    wrapped BLOB NOT NULL, epoch INTEGER NOT NULL GENERATED ALWAYS AS (sealed_under - 16777216) VIRTUAL
 );
+CREATE UNIQUE INDEX dek_id ON dek (id);
 CREATE INDEX dek_record ON dek (record);
 
 CREATE TABLE sealed (

@@ -1,6 +1,6 @@
 -- What lies under an epoch, counted and found without reading all rows: within an epoch these indexes grow with the ids.
 CREATE INDEX record_epoch ON record (epoch);
-CREATE INDEX dek_epoch ON dek (epoch);
+CREATE INDEX dek_epoch ON dek (epoch, id);
 CREATE INDEX subject_epoch ON subject (epoch);
 CREATE INDEX shipment_grant_epoch ON shipment_grant (epoch);
 CREATE INDEX idempotency_epoch ON idempotency (epoch);

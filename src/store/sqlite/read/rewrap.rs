@@ -25,7 +25,7 @@ impl RewrapReads for Reader<'_> {
 
     fn rows_under(&self, epoch: Option<Epoch>) -> Result<Vec<RowsUnder>, StoreError> {
         let tables = "-- epoch_tables\nSELECT name FROM sqlite_schema AS s WHERE type = 'table' AND EXISTS \
-                      (SELECT 1 FROM pragma_table_info(s.name) AS c WHERE c.name = 'epoch') ORDER BY name";
+                      (SELECT 1 FROM pragma_table_xinfo(s.name) AS c WHERE c.name = 'epoch') ORDER BY name";
         let tables: Vec<String> = self.all("sqlite_schema", tables, [], |row| row.get(0).map(Ok))?;
         let mut found = Vec::new();
         for table in tables {

@@ -13,7 +13,8 @@ use crate::store::tx::rewrap::{RewrapWrites, RowKey};
 
 impl RewrapWrites for Reader<'_> {
     fn rewrap_dek(&self, id: DekId, from: Epoch, to: Epoch, wrapped: &[u8]) -> Result<usize, StoreError> {
-        let text = "-- rewrap_dek\nUPDATE dek SET epoch = ?3, wrapped = ?4 WHERE id = ?1 AND epoch = ?2";
+        let text =
+            "-- rewrap_dek\nUPDATE dek SET sealed_under = ?3 + 16777216, wrapped = ?4 WHERE id = ?1 AND epoch = ?2";
         self.change("dek", text, params![id.0, from.0, to.0, wrapped])
     }
 
