@@ -1,6 +1,7 @@
 //! The server is killed between an erasure's commit and its announcement, again and again, while the receiver fails as it likes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +23,10 @@ fn below(end: u64, dice: &dyn Entropy) -> u64 {
 fn after_kills(fault: Option<&str>, records: usize) -> (BTreeSet<String>, BTreeSet<String>) {
     let seed = seed();
     let (dice, moods) = (SeededEntropy::new(seed), SeededEntropy::new(seed ^ 1));
+    let is_first = AtomicBool::new(true);
     let receiver = Receiver::new(move |_| match below(10, &moods) {
+        // One message at least is refused, whatever the dice say.
+        _ if is_first.swap(false, Ordering::SeqCst) => Answer::Status(500),
         0..3 => Answer::Status(500),
         3 => Answer::Close,
         4..7 => Answer::Slow(Duration::from_millis(below(150, &moods))),
