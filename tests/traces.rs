@@ -28,7 +28,7 @@ const WRAPPED: usize = 73;
 type Trace = [u8; 24];
 
 fn trace(row: &DekRow) -> Trace {
-    row.wrapped[1..25].try_into().unwrap()
+    *row.wrapped.get(1..).unwrap().first_chunk().unwrap()
 }
 
 /// How many of the traces stand in these bytes.
