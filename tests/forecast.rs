@@ -16,6 +16,8 @@ mod people;
 #[cfg(feature = "planted")]
 #[path = "common/planted.rs"]
 mod planted;
+#[path = "forecast/restored.rs"]
+mod restored;
 #[path = "forecast/truth.rs"]
 mod truth;
 

@@ -24,6 +24,8 @@ mod planted;
 mod process;
 #[path = "webhooks/receiver.rs"]
 mod receiver;
+#[path = "webhooks/restored.rs"]
+mod restored;
 #[expect(dead_code, reason = "every suite uses its part")]
 #[path = "crash/server.rs"]
 mod server;
@@ -479,7 +481,7 @@ fn a_long_backlog_is_told_to_its_end() {
                 let said = Announcement {
                     tenant: "kitchenware".parse().unwrap(),
                     record: TokenDigest(i128::from(n).to_be_bytes()),
-                    class: Class::Order,
+                    class: Some(Class::Order),
                     reason: EraseReason::Purged,
                     at: START,
                     news: News::Erased,

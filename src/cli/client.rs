@@ -26,6 +26,9 @@ const DEFAULT_SERVER: &str = "https://127.0.0.1:7443";
 const CONNECTING: Duration = Duration::from_secs(10);
 /// How long any one answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a caller that was too fast waits, and how often.
+const SLOW: Duration = Duration::from_secs(1);
+const SLOWER: usize = 60;
 
 /// Where the vault is and who we are.
 #[derive(clap::Args, Clone, Debug)]
@@ -75,6 +78,18 @@ pub async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) 
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(Failure::unreachable("no answer within 30 seconds; the call may have been carried out")),
     }
+}
+
+/// `answer` for one of many pages, which nobody asks for by hand: told to slow down, it waits and asks again.
+pub async fn page<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>) -> Result<T, Failure> {
+    for _ in 0..SLOWER {
+        match timeout(PATIENCE, call()).await {
+            Ok(Err(status)) if failure::is_too_fast(&status) => tokio::time::sleep(SLOW).await,
+            Ok(answer) => return Ok(answer?.into_inner()),
+            Err(_) => return Err(Failure::unreachable("no answer within 30 seconds; ask again")),
+        }
+    }
+    answer(call()).await
 }
 
 /// Waits for the next part of an answer that comes in parts.

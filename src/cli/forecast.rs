@@ -97,11 +97,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         let page = match args.by {
             By::Record => {
                 let request = RetentionForecastRequest { days: args.days, page_size: 256, page_token };
-                client::answer(vault.retention_forecast(request)).await?
+                client::page(async || vault.retention_forecast(request.clone()).await).await?
             }
             By::Day => {
                 let request = RetentionOutlookRequest { days: args.days, page_token };
-                in_sums(client::answer(vault.retention_outlook(request)).await?)
+                in_sums(client::page(async || vault.retention_outlook(request.clone()).await).await?)
             }
         };
         let told = told.get_or_insert_with(|| Told::new(&args, &page));

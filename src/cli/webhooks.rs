@@ -1,5 +1,5 @@
 //! `strongroom webhooks`: secrets, a first try, and the road back for messages that were never taken. INVARIANT: a secret goes to
-//! a file for its owner alone and nowhere else; a message leaves the dead-letter file only when its webhook has taken it.
+//! a file for its owner alone and nowhere else; a message leaves the dead-letter file only when its webhook, of its own tenant, has taken it.
 
 pub(super) mod dead_letters;
 pub(super) mod post;
@@ -169,7 +169,7 @@ struct Silent {
 impl Silent {
     /// Whether the message of a line was taken.
     async fn deliver(&mut self, config: &Config, line: &[u8]) -> bool {
-        let Some(Letter { hook: name, message }) = Letter::parse(line) else {
+        let Some(Letter { hook: name, tenant, message }) = Letter::parse(line) else {
             self.why.insert("a line is no whole message".to_owned());
             return false;
         };
@@ -180,6 +180,11 @@ impl Silent {
             self.why.insert(format!("the configuration has no webhook {name}"));
             return false;
         };
+        // SECURITY: the name may have become another tenant's since, which must not learn of this one's records.
+        if hook.subscription.tenant != tenant {
+            self.why.insert(format!("webhook {name} is another tenant's than a message"));
+            return false;
+        }
         let posted = match Receiver::new(hook) {
             Ok(receiver) => receiver.post(&message, SystemClock::new().now()).await,
             Err(why) => Err(why),

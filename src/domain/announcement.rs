@@ -15,7 +15,8 @@ use crate::domain::vocabulary::{Class, EraseReason, Topic};
 pub struct Announcement {
     pub tenant: TenantId,
     pub record: TokenDigest,
-    pub class: Class,
+    /// `None`: it came and went after the backup that this store is, and the ledger keeps no class.
+    pub class: Option<Class>,
     /// Why it went, or will go.
     pub reason: EraseReason,
     /// When it went, or when it was found to be due soon.
@@ -55,7 +56,9 @@ impl Announcement {
         let mut said = Map::new();
         said.insert("id".into(), hex::encode(self.number()).into());
         said.insert("record".into(), hex::encode(self.record.0).into());
-        said.insert("class".into(), self.class.as_str().into());
+        if let Some(class) = self.class {
+            said.insert("class".into(), class.as_str().into());
+        }
         said.insert("reason".into(), self.reason.as_str().into());
         match &self.news {
             News::Erased => {
@@ -120,7 +123,7 @@ mod tests {
         Announcement {
             tenant: "kitchenware".parse().unwrap(),
             record: TokenDigest([record; 16]),
-            class: Class::Order,
+            class: Some(Class::Order),
             reason: EraseReason::Desensitized,
             at: Timestamp(1_767_571_200_000_000),
             news: News::Erased,
@@ -144,6 +147,8 @@ mod tests {
         let soon = Message::of(&[Announcement { news, ..erased(1) }]).unwrap().body;
         assert!(soon.contains(r#""due_at":"2026-01-06T00:00:00Z","rule":"order.cap = \"P1Y\"""#), "{soon}");
         assert!(soon.starts_with(r#"{"type":"record.due_soon""#) && !soon.contains("erased_at"), "{soon}");
+        let unknown = Message::of(&[Announcement { class: None, ..erased(1) }]).unwrap().body;
+        assert!(!unknown.contains("class") && unknown.contains(r#""reason":"desensitized""#), "{unknown}");
         assert_eq!(Message::of(&[]), None);
     }
 

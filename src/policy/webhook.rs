@@ -18,9 +18,9 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Whether a record that is due then is to be told of now: not yet over, and near.
-    pub fn is_soon(&self, due: Timestamp, now: Timestamp) -> bool {
-        now < due && self.due_soon.is_some_and(|ahead| due <= now.plus(ahead))
+    /// Whether a record that is due then is to be told of now: not yet over by the clock, and near by the mark.
+    pub fn is_soon(&self, due: Timestamp, now: Timestamp, mark: Timestamp) -> bool {
+        now < due && self.due_soon.is_some_and(|ahead| due <= mark.plus(ahead))
     }
 }
 
@@ -46,9 +46,14 @@ mod tests {
     fn what_is_over_and_what_is_far_is_not_due_soon() {
         let name = "shop".parse().unwrap();
         let hook = Subscription { name, tenant: "k".parse().unwrap(), erased: false, due_soon: Some(7) };
-        let soon: Vec<i64> = (0..20).filter(|due| hook.is_soon(Timestamp(*due), Timestamp(5))).collect();
-        assert_eq!(soon, (6..=12).collect::<Vec<_>>());
-        assert!(!Subscription { due_soon: None, ..hook }.is_soon(Timestamp(6), Timestamp(5)));
+        let soon = |now, mark| -> Vec<i64> {
+            (0..20).filter(|due| hook.is_soon(Timestamp(*due), Timestamp(now), Timestamp(mark))).collect()
+        };
+        assert_eq!(soon(5, 5), (6..=12).collect::<Vec<_>>());
+        assert_eq!(soon(9, 5), (10..=12).collect::<Vec<_>>(), "the clock is ahead of the mark");
+        assert!(soon(15, 5).is_empty());
+        let deaf = Subscription { due_soon: None, ..hook.clone() };
+        assert!(!deaf.is_soon(Timestamp(6), Timestamp(5), Timestamp(5)));
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! What webhooks are told of: an outbox, filled by the very commits that it tells of. INVARIANT: an erasure that is on disk has a
 //! row for every webhook that hears of erasures, and one that is not has none; a row leaves only when its webhook has taken it,
 //! it lies in the dead-letter file, or its webhook is configured no more; a row that was altered is never announced. So whatever
-//! crashes, an announcement is made at least once, and of nothing that did not happen.
+//! crashes, an announcement is made at least once, and of nothing that did not happen. A restored store makes those again that the
+//! ledger tells of since the backup, of records that it never had too: its outbox does not say whether anybody heard them.
 
 use super::call::Draft;
 use super::{Error, Vault};
 use crate::audit::entry::{Action, RefusalCode};
-use crate::domain::announcement::{Announcement, Message, News};
+use crate::domain::announcement::{Announcement, Message};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::{AnnouncementId, HookName, TenantId};
 use crate::domain::time::Timestamp;
-use crate::domain::vocabulary::EraseReason;
-use crate::store::rows::RecordRow;
 use crate::store::rows::webhook::{AnnouncementRow, Waiting};
 use crate::store::{StoreError, Tx};
 
@@ -30,21 +29,18 @@ pub(crate) struct Hearers {
 }
 
 impl Hearers {
-    /// Within the transaction that erases.
-    pub(crate) fn hear_of_erasure(
-        &self,
-        tx: &Tx<'_>,
-        record: &RecordRow,
-        reason: EraseReason,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn are_none(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Of an erasure, within the transaction that erases.
+    pub(crate) fn hear_of(&self, tx: &Tx<'_>, said: &Announcement) -> Result<(), StoreError> {
         if planted(Fault::AnnouncementForgotten) {
             return Ok(());
         }
         self.places.iter().try_for_each(|(id, hook)| {
-            let (tenant, news) = (record.tenant.clone(), News::Erased);
-            let said = Announcement { tenant, record: record.digest, class: record.class, reason, at, news };
-            tx.insert_announcement(&AnnouncementRow { id: *id, hook: hook.clone(), said, since: self.since })
+            let (hook, said) = (hook.clone(), said.clone());
+            tx.insert_announcement(&AnnouncementRow { id: *id, hook, said, since: self.since })
         })
     }
 }

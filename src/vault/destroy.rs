@@ -7,6 +7,7 @@
 use super::announce::Hearers;
 use super::{Error, Vault};
 use crate::audit::entry::Entry;
+use crate::domain::announcement::{Announcement, News};
 use crate::domain::fault::{Fault, abort_at};
 use crate::domain::id::{DekId, Epoch, ErasureId, RecordId, SubjectId};
 use crate::domain::time::{DAY, Timestamp};
@@ -111,7 +112,8 @@ pub(crate) fn destroy_noted(
     tx.delete_record(record.id)?;
     keys.extend(delete_subject(tx, record)?);
     let Told { at, in_backups_by, entry, tally, story, hearers } = told;
-    hearers.hear_of_erasure(tx, record, reason, at)?;
+    let (tenant, class, news) = (record.tenant.clone(), Some(record.class), News::Erased);
+    hearers.hear_of(tx, &Announcement { tenant, record: record.digest, class, reason, at, news })?;
     let erased = Erased { at, in_backups_by, entry: tx.next_entry(), line, keys };
     tx.put_tombstone(&TombstoneRow {
         digest: record.digest,

@@ -62,12 +62,14 @@ impl Vault {
             return Ok(false);
         }
         let after = pass.after.unwrap_or((now, RecordId(i64::MAX)));
-        let until = now.plus(hook.due_soon.unwrap_or(0));
+        // By the mark, which destruction waits for: a wall clock that leapt ahead makes nothing soon.
+        let mark = self.inner.mark.tick(self.clock());
+        let until = mark.plus(hook.due_soon.unwrap_or(0));
         let (page, soon) = self.store().read(|view| {
             let page = view.coming_due(&hook.name, after, until, PAGE)?;
             let mut soon = Vec::new();
             for coming in &page {
-                soon.extend(self.soon(view, hook, coming, now)?);
+                soon.extend(self.soon(view, hook, coming, (now, mark))?);
             }
             Ok((page, soon))
         })?;
@@ -95,12 +97,12 @@ impl Vault {
         view: &View<'_>,
         hook: &Subscription,
         coming: &ComingDue,
-        now: Timestamp,
+        (now, mark): (Timestamp, Timestamp),
     ) -> Result<Option<Soon>, StoreError> {
         if coming.tenant.as_ref() != Some(&hook.tenant) || coming.told == Some(coming.due) {
             return Ok(None);
         }
-        match self.judge_soon(view, hook, coming, now) {
+        match self.judge_soon(view, hook, coming, (now, mark)) {
             Err(StoreError::Tampered { .. } | StoreError::Corrupt { .. }) => Ok(None),
             judged => judged,
         }
@@ -111,13 +113,13 @@ impl Vault {
         view: &View<'_>,
         hook: &Subscription,
         coming: &ComingDue,
-        now: Timestamp,
+        (now, mark): (Timestamp, Timestamp),
     ) -> Result<Option<Soon>, StoreError> {
         let Some(row) = view.record(coming.record)? else { return Ok(None) };
         let loaded = self.loaded(view, row, now)?;
         let (due, reason) = (loaded.due.at, self.reason_for(&loaded)?);
         // The index may speak of a piece of the record, or be out of date.
-        if loaded.row.tenant != hook.tenant || coming.told == Some(due) || !hook.is_soon(due, now) {
+        if loaded.row.tenant != hook.tenant || coming.told == Some(due) || !hook.is_soon(due, now, mark) {
             return Ok(None);
         }
         if clear(view, &loaded.row, reason)?.is_err() {
@@ -125,7 +127,7 @@ impl Vault {
         }
         let rule = self.policy_of(&loaded.row)?.cited(loaded.row.class, None, loaded.due.by);
         let news = News::DueSoon { due, rule: rule.map(|cited| cited.rule).unwrap_or_default() };
-        let (tenant, class) = (hook.tenant.clone(), loaded.row.class);
+        let (tenant, class) = (hook.tenant.clone(), Some(loaded.row.class));
         let said = Announcement { tenant, record: loaded.row.digest, class, reason, at: now, news };
         let id = AnnouncementId(self.store().allocate()?);
         let row = AnnouncementRow { id, hook: hook.name.clone(), said, since: now };

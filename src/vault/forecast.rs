@@ -56,7 +56,7 @@ pub struct ForecastPage {
     pub groups: BTreeMap<Group, u64>,
     /// Records, of whichever tenant, that fail their authentication: what they say is not believed.
     pub altered: u64,
-    /// All that is due by then is told.
+    /// All that is due before then is told.
     pub reached: Timestamp,
     /// Empty: there are no more.
     pub page_token: Vec<u8>,
@@ -234,7 +234,8 @@ impl Vault {
                 records: if naming == Naming::Sums { Vec::new() } else { records },
                 groups,
                 altered,
-                reached: if is_last { place.until } else { reached.due },
+                // SECURITY: the place is whoever's record's, so its day is told and no more.
+                reached: if is_last { place.until } else { Timestamp(reached.due.utc_day().saturating_mul(DAY)) },
                 page_token,
             });
         }

@@ -15,6 +15,7 @@ use super::loaded::{Found, Loaded};
 use super::shipment::{end_grant, end_grants};
 use super::{Error, Vault};
 use crate::audit::entry::{Action, Entry};
+use crate::domain::announcement::{Announcement, News};
 use crate::domain::fault::{Fault, planted};
 use crate::domain::id::{RecordId, Revision, TenantId};
 use crate::domain::time::Timestamp;
@@ -146,11 +147,16 @@ impl Vault {
         let found = self.store().read(|view| match self.find(view, &line.record, now)? {
             Found::Live(loaded) => {
                 let tally = counted.then(|| self.one_more(view, &loaded, line.at)).flatten();
-                Ok(Some((tally, loaded)))
+                Ok(Some(Some((tally, loaded))))
             }
-            Found::Erased(_) | Found::Unknown => Ok(None),
+            Found::Erased(_) => Ok(None),
+            Found::Unknown => Ok(Some(None)),
         })?;
-        let Some((tally, loaded)) = found else { return Ok(None) };
+        let Some(found) = found else { return Ok(None) };
+        let Some((tally, loaded)) = found else {
+            self.announce_lost(line, reason).await?;
+            return Ok(None);
+        };
         let entry = self.again(&loaded, now);
         let leaving = loaded.subject.leaving.filter(|leaving| leaving.concerns(loaded.row.id));
         // It went when the ledger says, whenever this copy hears of it.
@@ -161,6 +167,17 @@ impl Vault {
         let write = move |tx: &mut Tx<'_>| destroy_noted(tx, &record, reason, number, told.clone());
         self.store().run("replay_ledger", write).await?;
         Ok(Some(|applied| &mut applied.erased))
+    }
+
+    /// A record came and went after this copy was made. Whether its end was announced went with the outbox, so it is again.
+    async fn announce_lost(&self, line: &LedgerEntry, reason: EraseReason) -> Result<(), Error> {
+        let (hearers, tenant) = (self.hearers(&line.tenant)?, line.tenant.clone());
+        if hearers.are_none() {
+            return Ok(());
+        }
+        let said = Announcement { tenant, record: line.record, class: None, reason, at: line.at, news: News::Erased };
+        let write = move |tx: &mut Tx<'_>| hearers.hear_of(tx, &said);
+        Ok(self.store().run("replay_ledger", write).await?)
     }
 
     /// The record goes on without what was shredded since; answers how many values went. `copies`: the revisions that the copy

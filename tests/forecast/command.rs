@@ -9,6 +9,7 @@ use strongroom::rpc::proto::EventKind;
 
 use super::{House, OFFICER, OPERATOR, SHOP, digest, order, staged};
 use strongroom::domain::caller::Role;
+use strongroom::policy::limits::{Limit, Limits};
 
 fn forecast(house: &House, (role, name): (Role, &str), arguments: &[&str]) -> Output {
     let files = house.files(role, name);
@@ -44,6 +45,19 @@ fn delivered() -> (House, Vec<String>) {
         house.event(token, EventKind::Delivered, 0).unwrap();
     }
     (house, tokens)
+}
+
+/// As many pages as a year of a large vault has are more than a person's calls.
+#[test]
+fn a_forecast_of_more_pages_than_its_asker_may_have_at_once_waits_and_is_told_to_its_end() {
+    let mut house = House::unstarted();
+    let slow = Limit { calls_per_second: 1, burst: 2, ..Limits::default().of(Role::Operator) };
+    house.config.limits = Limits::out_of_reach().with(Role::Operator, slow);
+    house.start();
+    // Four pages of 256 that were looked at.
+    (0..780).for_each(|n| drop(house.tokenize(order(n))));
+    let days = lines(&printed(&house, OPERATOR, &["--days", "400", "--by", "day", "--json"]));
+    assert_eq!(days.iter().map(|day| day["records"].as_u64().unwrap()).sum::<u64>(), 780);
 }
 
 #[test]

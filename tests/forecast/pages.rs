@@ -123,6 +123,9 @@ fn another_shops_records_are_not_in_it_and_a_page_that_shows_none_is_not_the_las
     let outlook = super::outlook(&house, 90);
     let outlook: u64 = outlook.iter().flat_map(|page| &page.groups).map(|group| group.records).sum();
     assert_eq!((sums, outlook), (2, 2));
+    // How far a page came is no other shop's due: the day, and no more.
+    let reached = pages[0].reached.unwrap();
+    assert_eq!((reached.seconds % 86_400, reached.nanos), (0, 0));
     let told = super::pages(&house, rival, 90, 256).into_iter().flat_map(|page| page.records).count();
     assert_eq!((told, theirs.len()), (300, 300));
 }

@@ -148,6 +148,25 @@ fn what_is_never_taken_ends_in_the_dead_letter_file_and_redelivery_brings_it_bac
     }
 }
 
+/// A name may have become another tenant's since, and a file may be shared.
+#[test]
+fn a_dead_letter_goes_to_its_own_tenants_webhook_or_stays() {
+    let receiver = Receiver::new(|_| OK);
+    let folder = with_webhook(&crate::url(&receiver), "");
+    let dead = folder.data().parent().unwrap().join("dead/letters.jsonl");
+    let letter = |tenant: &str| {
+        let body = format!("{{\"type\":\"record.erased\",\"data\":{{\"tenant\":\"{tenant}\",\"records\":[]}}}}");
+        format!("{{\"webhook\":\"shop\",\"given_up_at\":\"\",\"id\":\"msg_{tenant}\",\"body\":{body}}}\n")
+    };
+    std::fs::write(&dead, letter("garden") + &letter("kitchenware")).unwrap();
+    let redelivered = folder.command(&["webhooks", "redeliver", dead.to_str().unwrap()]).output().unwrap();
+    assert_eq!(redelivered.status.code(), Some(4), "{redelivered:?}");
+    assert!(said(&redelivered).contains("1 messages were taken, 1 stay") && said(&redelivered).contains("tenant"));
+    let heard: Vec<_> = receiver.heard().iter().map(|heard| heard.headers["webhook-id"].clone()).collect();
+    assert_eq!(heard, ["msg_kitchenware"]);
+    assert_eq!(std::fs::read_to_string(&dead).unwrap(), letter("garden"));
+}
+
 #[test]
 fn a_webhook_that_could_not_be_told_anything_ends_the_start_by_name() {
     let folder = with_webhook("http://127.0.0.1:9/", "");

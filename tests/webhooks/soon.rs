@@ -125,6 +125,21 @@ fn another_due_of_a_record_is_told_again() {
     assert!(told(&receiver).iter().all(|(record, _)| *record == digest(&token)));
 }
 
+/// Nobody is told a year ahead, and so not again when it is time.
+#[test]
+fn a_wall_clock_that_leaps_ahead_makes_nothing_due_soon() {
+    let receiver = Receiver::new(|_| OK);
+    let house = house(&receiver, Some(7));
+    let token = house.tokenize(order(1));
+    house.event(&token, EventKind::Delivered, 0).unwrap();
+    house.clock.leap(55 * DAY);
+    passes(&house, MINUTE);
+    assert_eq!(told(&receiver).len(), 0, "it goes two months from now, whatever the clock says");
+    house.clock.leap(-55 * DAY);
+    passes(&house, 55 * DAY);
+    assert_eq!(told(&receiver), BTreeSet::from([(digest(&token), "2026-03-06T00:00:00Z".to_owned())]));
+}
+
 /// More than one page of them, of which half are told already.
 #[test]
 fn a_pass_finds_what_lies_on_later_pages() {

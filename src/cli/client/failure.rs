@@ -95,6 +95,11 @@ impl From<Status> for Failure {
     }
 }
 
+/// Whether a call was refused because its caller makes too many, and nothing else.
+pub(super) fn is_too_fast(status: &Status) -> bool {
+    verdict(status).is_some_and(|(reason, _)| reason == ErrorReason::RateLimited)
+}
+
 /// The reason and the field that an answer of our own carries.
 fn verdict(status: &Status) -> Option<(ErrorReason, String)> {
     let details = status.get_error_details();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::crypto::root::sync_folder_of;
 use crate::domain::announcement::Message;
-use crate::domain::id::HookName;
+use crate::domain::id::{HookName, TenantId};
 use crate::domain::time::Timestamp;
 
 pub struct DeadLetters {
@@ -22,6 +22,8 @@ pub struct DeadLetters {
 #[derive(Debug, PartialEq)]
 pub struct Letter {
     pub hook: HookName,
+    /// Whose records it tells of.
+    pub tenant: TenantId,
     pub message: Message,
 }
 
@@ -37,8 +39,9 @@ impl Letter {
     pub fn parse(line: &[u8]) -> Option<Self> {
         let line: Value = serde_json::from_slice(line).ok()?;
         let hook = line.get("webhook")?.as_str()?.parse().ok()?;
+        let tenant = line.pointer("/body/data/tenant")?.as_str()?.parse().ok()?;
         let (id, body) = (line.get("id")?.as_str()?.to_owned(), line.get("body")?.to_string());
-        Some(Self { hook, message: Message { id, body } })
+        Some(Self { hook, tenant, message: Message { id, body } })
     }
 }
 
@@ -146,7 +149,7 @@ mod tests {
 
     fn message(n: u8) -> Message {
         let record = format!("{n:02x}").repeat(16);
-        let body = format!("{{\"type\":\"record.erased\",\"data\":{{\"zebra\":1,\"alpha\":\"{record}\"}}}}");
+        let body = format!("{{\"type\":\"record.erased\",\"data\":{{\"tenant\":\"k\",\"alpha\":\"{record}\"}}}}");
         Message { id: format!("msg_{n}"), body }
     }
 
@@ -160,7 +163,8 @@ mod tests {
     fn a_line_reads_back_as_the_very_message() {
         let hook: HookName = "shop".parse().unwrap();
         let line = Letter::to_line(&hook, &message(7), Timestamp(0)).unwrap();
-        assert_eq!(Letter::parse(line.as_bytes()), Some(Letter { hook, message: message(7) }));
+        let tenant = "k".parse().unwrap();
+        assert_eq!(Letter::parse(line.as_bytes()), Some(Letter { hook, tenant, message: message(7) }));
         for torn in 0..line.len() - 1 {
             assert_eq!(Letter::parse(&line.as_bytes()[..torn]), None, "{torn}");
         }

@@ -8,6 +8,7 @@ use crate::crypto::slot::Canonical;
 use crate::domain::announcement::{Announcement, News};
 use crate::domain::id::{AnnouncementId, HookName, RecordId, TenantId};
 use crate::domain::time::Timestamp;
+use crate::domain::vocabulary::Class;
 
 /// Something to tell to one webhook.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +21,11 @@ pub struct AnnouncementRow {
 }
 
 impl AnnouncementRow {
+    /// The column `class`; 0: it is not known.
+    pub(crate) fn class(&self) -> u8 {
+        self.said.class.map_or(0, Class::code)
+    }
+
     /// The columns `due` and `rule`.
     pub(crate) fn news(&self) -> (Timestamp, &str) {
         match &self.said.news {
@@ -33,14 +39,14 @@ impl Row for AnnouncementRow {
     const TABLE: &'static str = "announcement";
     fn canonical(&self) -> Canonical {
         let (due, rule) = self.news();
-        let Announcement { tenant, record, class, reason, at, .. } = &self.said;
+        let Announcement { tenant, record, reason, at, .. } = &self.said;
         Canonical::new("strongroom/row/announcement")
             .i64(self.id.0)
             .bytes(self.hook.as_str().as_bytes())
             .bytes(tenant.as_str().as_bytes())
             .u8(self.said.topic().code())
             .bytes(&record.0)
-            .u8(class.code())
+            .u8(self.class())
             .u8(reason.code())
             .i64(at.0)
             .i64(due.0)

@@ -21,7 +21,7 @@ impl WebhookWrites for Reader<'_> {
             said.tenant.as_str(),
             said.topic().code(),
             said.record.0,
-            said.class.code(),
+            row.class(),
             said.reason.code(),
             said.at.0,
             due.0,
