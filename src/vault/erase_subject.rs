@@ -39,6 +39,8 @@ use crate::store::{StoreError, Tx, View};
 
 /// Records looked at in one transaction, as the sweeper's.
 const CHUNK: usize = 20;
+/// Before every record, whatever number somebody may have written to one: it must be looked at to be told as altered.
+pub(crate) const BEFORE_ALL: RecordId = RecordId(i64::MIN);
 /// The blind index of the shop's reference of a customer.
 pub(crate) const REFERENCE: &str = "customer-reference";
 
@@ -218,7 +220,7 @@ impl Vault {
         let reason = if was_a_minors { EraseReason::Minor } else { ask.reason };
         let last = RecordId(self.store().allocate()?);
         let leaving = Leaving { at: self.inner.mark.tick(self.clock()), reason, story, last };
-        let row = SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..subject.clone() };
+        let row = SubjectRow { leaving: Some(leaving), unseen: Some(BEFORE_ALL), ..subject.clone() };
         let id = row.id;
         let key = once.row(RecordId(id.0), TokenDigest(story.0), Vec::new(), now)?;
         let entry = draft.under(RequestId(story.0)).done();
@@ -372,7 +374,7 @@ impl Vault {
         let page = self.store().read(|view| view.tombstones_of(erasure.story, after, CHUNK))?;
         erasure.stage = match (page.last(), subject) {
             (Some(last), _) => Stage::Receipts(subject, Some(last.digest)),
-            (None, Some(subject)) => Stage::Keeping(subject, RecordId(0)),
+            (None, Some(subject)) => Stage::Keeping(subject, BEFORE_ALL),
             (None, None) => Stage::Over,
         };
         Ok(page.iter().filter_map(|tombstone| self.signed(tombstone)).map(SubjectNews::Receipt).collect())

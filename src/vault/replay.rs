@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use super::call::Draft;
 use super::correct::{Next, replace_noted};
 use super::destroy::{Told, count_holds, destroy_noted};
+use super::erase_subject::BEFORE_ALL;
 use super::loaded::{Found, Loaded};
 use super::shipment::{end_grant, end_grants};
 use super::{Error, Vault};
 use crate::audit::entry::{Action, Entry};
 use crate::domain::announcement::{Announcement, News};
 use crate::domain::fault::{Fault, planted};
-use crate::domain::id::{RecordId, Revision, TenantId};
+use crate::domain::id::{Revision, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{EraseReason, Field};
@@ -304,7 +305,7 @@ impl Vault {
                         return Ok(None);
                     };
                     // Its records are looked at by the sweeper.
-                    tx.update_subject(&SubjectRow { leaving: Some(leaving), unseen: Some(RecordId(0)), ..row })?;
+                    tx.update_subject(&SubjectRow { leaving: Some(leaving), unseen: Some(BEFORE_ALL), ..row })?;
                     tx.log(entry.clone());
                     Ok(Some(()))
                 };
