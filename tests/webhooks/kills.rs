@@ -98,6 +98,7 @@ fn a_server_killed_at_any_instant_announces_every_erasure_and_nothing_else() {
 #[cfg(feature = "planted")]
 #[test]
 fn planted_an_announcement_that_leaves_the_outbox_early_is_lost_and_noticed() {
-    let (lost, _) = after_kills(Some("announcement-taken-early"), 60);
-    assert!(!lost.is_empty());
+    // A kill must come while a message is on its way, which is chance.
+    let is_noticed = || !after_kills(Some("announcement-taken-early"), 60).0.is_empty();
+    assert!((0..8).any(|_| is_noticed()));
 }
