@@ -17,6 +17,7 @@ mod lifecycle_service;
 mod limits;
 pub mod listener;
 mod operations_service;
+mod progress;
 pub mod proto;
 mod statistics_service;
 mod retention_service;

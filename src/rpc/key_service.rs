@@ -1,18 +1,16 @@
 //! `KeyService`: parse, vault, reply.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::door::{Door, Rpc};
-use super::identity::Peer;
+use super::progress::{Told, told};
 use super::proto::{self, key_service_server::KeyService};
-use super::status::{identity_refused, status};
+use super::status::status;
 use super::wire::keys as wire;
 use crate::audit::entry::Action;
+use crate::vault::Progress;
 
 pub(super) struct Keys {
     door: Arc<Door>,
@@ -30,9 +28,6 @@ macro_rules! rpc {
     };
 }
 
-/// How often a rotation's progress is told.
-const TELL: Duration = Duration::from_millis(200);
-
 #[tonic::async_trait]
 impl KeyService for Keys {
     async fn list_keys(
@@ -44,33 +39,19 @@ impl KeyService for Keys {
         Ok(Response::new(wire::listed(listed)))
     }
 
-    type RotateKekStream = Pin<Box<dyn Stream<Item = Result<proto::RotateKekResponse, Status>> + Send>>;
+    type RotateKekStream = Told<proto::RotateKekResponse>;
 
     async fn rotate_kek(
         &self,
         request: Request<proto::RotateKekRequest>,
     ) -> Result<Response<Self::RotateKekStream>, Status> {
         let call = self.door.enter(&request, rpc!(RotateKek)).await?;
-        let peer = request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(identity_refused)?;
         let replaced = wire::epoch("active_epoch", request.get_ref().active_epoch);
         let replaced = self.door.parsed(&call, rpc!(RotateKek), replaced).await?;
         let progress = self.door.vault.rotate_kek(&call, replaced).await.map_err(|error| status(&error))?;
-        let state = (Arc::clone(&self.door), peer, progress, false);
-        let told = futures_util::stream::unfold(state, |(door, peer, mut progress, over)| async move {
-            if over {
-                return None;
-            }
-            if let Err(refused) = door.still_good(&peer) {
-                return Some((Err(refused), (door, peer, progress, true)));
-            }
-            let now = *progress.borrow_and_update();
-            if now.rows_left > 0 {
-                // Whether it has changed or not: a caller that waits is told that all is well.
-                tokio::time::sleep(TELL).await;
-            }
-            Some((Ok(wire::progress(now)), (door, peer, progress, now.rows_left == 0)))
-        });
-        Ok(Response::new(Box::pin(told)))
+        let is_last = |progress: &Progress| progress.rows_left == 0;
+        let reply = |progress| Ok(wire::progress(progress));
+        Ok(Response::new(told(&self.door, &request, progress, is_last, reply)?))
     }
 
     async fn destroy_epoch(
