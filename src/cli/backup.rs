@@ -1,12 +1,8 @@
 //! `strongroom backup`: a copy of the database beside the running server. INVARIANT: the copy never passes through here; the server
 //! writes it, and the keyring and the root are not in it.
 
-use std::io::IsTerminal as _;
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::Failure;
 use super::client::{self, Connection};
@@ -32,21 +28,12 @@ pub struct Args {
     connection: Connection,
 }
 
-/// Without a word from the server for so long, it is taken to be gone.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut vault = OperationsServiceClient::new(client::connect(&args.connection).await?);
     let mut told = client::answer(vault.backup(BackupRequest {})).await?;
     let bar = bar("pages");
     let mut last = None;
-    loop {
-        let next = timeout(PATIENCE, told.message()).await;
-        let Some(progress) =
-            next.map_err(|_| Failure::unreachable("no answer within 30 seconds; the server goes on"))??
-        else {
-            break;
-        };
+    while let Some(progress) = client::next(&mut told, "the server goes on").await? {
         bar.set_length(progress.pages);
         bar.set_position(progress.pages_copied);
         last = Some(progress);
@@ -61,9 +48,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// On a terminal alone.
+/// A bar of these things, on a terminal alone.
 pub(super) fn bar(things: &str) -> ProgressBar {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template(&format!("{{wide_bar}} {{pos}} of {{len}} {things}, {{eta}} left"));
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar

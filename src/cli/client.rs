@@ -92,11 +92,11 @@ pub async fn page<T>(mut call: impl AsyncFnMut() -> Result<Response<T>, Status>)
     answer(call()).await
 }
 
-/// Waits for the next part of an answer that comes in parts.
-pub async fn next<T>(parts: &mut tonic::Streaming<T>) -> Result<Option<T>, Failure> {
+/// Waits for the next part of an answer that comes in parts; `then` says how things stand if it does not come.
+pub async fn next<T>(parts: &mut tonic::Streaming<T>, then: &str) -> Result<Option<T>, Failure> {
     match timeout(PATIENCE, parts.message()).await {
         Ok(part) => Ok(part?),
-        Err(_) => Err(Failure::unreachable("the answer stopped coming; ask again")),
+        Err(_) => Err(Failure::unreachable(format!("no answer within 30 seconds; {then}"))),
     }
 }
 

@@ -11,7 +11,8 @@
 mod attack;
 mod shop;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::attack::{Attacker, is_nowhere};
@@ -29,6 +30,7 @@ use crate::audit::manifest::Manifest;
 use crate::config::Config;
 use crate::domain::time::{Clock as _, DAY, MINUTE, SystemClock};
 use crate::rpc::proto::Outcome;
+use crate::store::forensic::Haul;
 use crate::vault::database_of;
 
 /// Rehearse a loss of the database, and prove that what was erased stays erased.
@@ -116,7 +118,7 @@ impl Drill<'_> {
             manifest.dead_after
         ))?;
         let keyring = unlock(&stage.config.root, &stage.config.keyring)?;
-        let text = std::fs::read_to_string(&path).map_err(|error| Failure::io(&path, &error))?;
+        let text = fs::read_to_string(&path).map_err(|error| Failure::io(&path, &error))?;
         let is_ours = Manifest::verify(&text, &keyring.signer().public()) == Ok(manifest);
         out.claim(is_ours, "the manifest is signed by the vault, and verifies with its public key alone")?;
         let root = stage.config.root.path().unwrap_or_default();
@@ -183,12 +185,7 @@ impl Drill<'_> {
     }
 
     /// Of what was erased or corrected; and that the attack works.
-    fn nothing_opens(
-        &self,
-        out: &mut Transcript,
-        stage: &Stage,
-        haul: &crate::store::forensic::Haul,
-    ) -> Result<(), Failure> {
+    fn nothing_opens(&self, out: &mut Transcript, stage: &Stage, haul: &Haul) -> Result<(), Failure> {
         let erased = self.shop.erased_of(stage, &haul.opened);
         out.claim(
             erased == 0,
@@ -210,14 +207,14 @@ impl Drill<'_> {
         &self,
         out: &mut Transcript,
         stage: Stage,
-        backup: &std::path::Path,
+        backup: &Path,
         thief: &Thief,
     ) -> Result<Stage, Failure> {
         out.act("The database is lost, and the backup restored")?;
         let clock = stage.clock();
         let config = stage.stop()?;
         let lost = &config.store.database;
-        std::fs::remove_file(lost).map_err(|error| Failure::io(lost, &error))?;
+        fs::remove_file(lost).map_err(|error| Failure::io(lost, &error))?;
         let keyring = unlock(&config.root, &config.keyring)?;
         let Restored { applied, entries, .. } = restore(&config, keyring, backup, Arc::new(clock.clone()))?;
         out.say(&format!(
@@ -247,7 +244,7 @@ impl Drill<'_> {
         &self,
         out: &mut Transcript,
         stage: Stage,
-        backup: &std::path::Path,
+        backup: &Path,
         attacker: &Attacker,
     ) -> Result<Stage, Failure> {
         let horizon = stage.config.keys.schedule.horizon() / DAY + 1;
@@ -299,7 +296,7 @@ impl Drill<'_> {
     /// A place to restore to that is nobody's.
     fn elsewhere(&self, config: &Config) -> Result<Config, Failure> {
         let folder = self.folder.path.join("elsewhere");
-        std::fs::create_dir(&folder).map_err(|error| Failure::io(&folder, &error))?;
+        fs::create_dir(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let mut elsewhere = config.clone();
         elsewhere.store.database = folder.join("strongroom.db");
         Ok(elsewhere)

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{HumanCount, ProgressBar};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::Failure;
 use super::client::{self, Connection, Once};
@@ -86,11 +85,7 @@ async fn whole_subject(args: &Args, request: EraseSubjectRequest) -> Result<(), 
     // Shown where somebody watches; tells counts alone.
     let bar = ProgressBar::new_spinner();
     let (mut erased, mut receipts, mut kept) = (0, 0, Vec::new());
-    loop {
-        let next = timeout(client::PATIENCE, stream.message()).await;
-        let next =
-            next.map_err(|_| Failure::unreachable("no answer within 30 seconds; the erasure goes on without us"))?;
-        let Some(message) = next? else { break };
+    while let Some(message) = client::next(&mut stream, "the erasure goes on without us").await? {
         match message.news {
             Some(News::Destroyed(count)) => {
                 erased += count;

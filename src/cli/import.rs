@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -183,10 +182,8 @@ impl Import<'_> {
 }
 
 async fn next(answers: &mut Streaming<TokenizeStreamResponse>) -> Result<TokenizeStreamResponse, Failure> {
-    match timeout(client::PATIENCE, answers.message()).await {
-        Ok(answer) => answer?.ok_or_else(|| Failure::unreachable("the server ended the stream early")),
-        Err(_) => Err(Failure::unreachable("no answer within 30 seconds")),
-    }
+    let answer = client::next(answers, "give the same command again to go on").await?;
+    answer.ok_or_else(|| Failure::unreachable("the server ended the stream early"))
 }
 
 /// The token, or the flaw of this one line; a failure when the fault is not the line's.

@@ -197,7 +197,7 @@ async fn who_saw(ask: WhoSaw) -> Result<(), Failure> {
     let request = WhoSawRequest { token, since, until, everything: ask.everything };
     let mut parts = client::answer(connect(&ask.shape).await?.who_saw(request)).await?;
     let mut listing = Listing::new(COLUMNS, ask.shape.json);
-    while let Some(part) = client::next(&mut parts).await? {
+    while let Some(part) = client::next(&mut parts, "ask again").await? {
         listing.progress(part.read_permille);
         part.entries.iter().try_for_each(|entry| listing.row(shown_entry(entry)))?;
     }
@@ -220,7 +220,7 @@ async fn seen_by(ask: SeenBy) -> Result<(), Failure> {
     let request = SeenByRequest { role, name, certificate, since, until };
     let mut parts = client::answer(connect(&ask.shape).await?.seen_by(request)).await?;
     let (mut listing, mut summary) = (Listing::new(COLUMNS, ask.shape.json), None);
-    while let Some(part) = client::next(&mut parts).await? {
+    while let Some(part) = client::next(&mut parts, "ask again").await? {
         listing.progress(part.read_permille);
         part.subjects.iter().try_for_each(|seen| listing.row(shown_subject(seen, ask.shape.json)))?;
         summary = part.summary.or(summary);
@@ -260,7 +260,7 @@ async fn refusals(ask: Refusals) -> Result<(), Failure> {
     let until = whole_day.map(|(_, until)| until).or(ask.until).map(client::to_wire);
     let mut parts = client::answer(connect(&ask.shape).await?.refusals(RefusalsRequest { since, until })).await?;
     let mut listing = Listing::new(COLUMNS, ask.shape.json);
-    while let Some(part) = client::next(&mut parts).await? {
+    while let Some(part) = client::next(&mut parts, "ask again").await? {
         listing.progress(part.read_permille);
         part.groups.iter().try_for_each(|group| listing.row(shown_group(group)))?;
     }
@@ -280,7 +280,7 @@ async fn unused_grants(ask: UnusedGrants) -> Result<(), Failure> {
     let request = UnusedGrantsRequest { began_before: ask.began_before.map(client::to_wire) };
     let mut parts = client::answer(connect(&ask.shape).await?.unused_grants(request)).await?;
     let mut listing = Listing::new(COLUMNS, ask.shape.json);
-    while let Some(part) = client::next(&mut parts).await? {
+    while let Some(part) = client::next(&mut parts, "ask again").await? {
         part.grants.iter().try_for_each(|grant| listing.row(shown_grant(grant)))?;
     }
     listing.end("Every grant was read.")
@@ -291,7 +291,7 @@ async fn explain(ask: Explain) -> Result<(), Failure> {
     let mut vault = connect(&ask.shape).await?;
     let mut parts = client::answer(vault.explain(ExplainRequest { request_id: ask.request })).await?;
     let mut listing = Listing::new(COLUMNS, ask.shape.json);
-    while let Some(part) = client::next(&mut parts).await? {
+    while let Some(part) = client::next(&mut parts, "ask again").await? {
         listing.progress(part.read_permille);
         part.entries.iter().try_for_each(|entry| listing.row(shown_entry(entry)))?;
     }

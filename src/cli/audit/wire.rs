@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::audit::checkpoint::{Checkpoint, verifier_key};
 use crate::cli::Failure;
 use crate::cli::callers::print_pending;
-use crate::cli::client::{self, Connection, PATIENCE, print, print_json, print_json_line};
+use crate::cli::client::{self, Connection, print, print_json, print_json_line};
 use crate::cli::keys::unlock_either;
 use crate::cli::serve::load;
 use crate::rpc::proto::audit_service_client::AuditServiceClient;
@@ -165,10 +164,7 @@ pub async fn export(args: Export) -> Result<(), Failure> {
     };
     let mut vault = connect(&args.connection).await?;
     let mut parts = client::answer(vault.export(request)).await?;
-    let mut next = async || match timeout(PATIENCE, parts.message()).await {
-        Ok(part) => Ok::<_, Failure>(part?),
-        Err(_) => Err(Failure::unreachable("no answer within 30 seconds; give the same command again to go on")),
-    };
+    let mut next = async || client::next(&mut parts, "give the same command again to go on").await;
     let header = match next().await?.and_then(|part| part.result) {
         Some(export_response::Result::Lines(header)) => header,
         Some(export_response::Result::PendingApproval(pending)) => return print_pending(&pending),

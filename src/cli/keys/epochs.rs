@@ -7,12 +7,11 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::cli::Failure;
 use crate::cli::callers::print_pending;
-use crate::cli::client::{self, Connection, PATIENCE, instant, print, print_json, to_wire};
+use crate::cli::client::{self, Connection, instant, print, print_json, to_wire};
 use crate::domain::time::Timestamp;
 use crate::rpc::proto::key_service_client::KeyServiceClient;
 use crate::rpc::proto::{
@@ -155,13 +154,7 @@ async fn rotate(mut vault: KeyServiceClient<Channel>, epoch: Option<u32>) -> Res
     );
     bar.enable_steady_tick(Duration::from_millis(200));
     let (mut first_left, mut last) = (None, None);
-    loop {
-        let next = timeout(PATIENCE, told.message()).await;
-        let Some(progress) =
-            next.map_err(|_| Failure::unreachable("no answer within 30 seconds; the server goes on"))??
-        else {
-            break;
-        };
+    while let Some(progress) = client::next(&mut told, "the server goes on").await? {
         // More may come under way while it runs: rows are written until the very promotion.
         let all = *first_left.get_or_insert(progress.rows_left);
         bar.set_length(all.max(progress.rows_left));
