@@ -22,7 +22,7 @@ use strongroom::policy::cube::{Cell, Who};
 use strongroom::policy::facts::Event;
 use strongroom::policy::leaving::Leaving;
 use strongroom::policy::retention::Piece;
-use strongroom::store::ledger::{Learned, LedgerEntry, LedgerEvent, Told, read_after};
+use strongroom::store::ledger::{Learned, LedgerEntry, LedgerEvent, Placed, read_after};
 use strongroom::store::rows::erasure::{Erased, HoldRow, MonthRow, MonthState, TallyRow};
 use strongroom::store::rows::{
     DekRow, FieldSet, GrantRow, IdempotencyRow, NewIdempotency, RecordRow, SubjectRow, TombstoneRow,
@@ -502,7 +502,7 @@ fn the_ledger_holds_an_erasure_when_it_is_answered_and_none_of_a_failed_closure(
             tx.note(erasure(n));
             Ok(())
         });
-        let line = Told { number: n.cast_unsigned(), first: n.cast_unsigned(), entry: erasure(n) };
+        let line = Placed { number: n.cast_unsigned(), first: n.cast_unsigned(), entry: erasure(n) };
         assert_eq!(told(&store).last(), Some(&line));
         assert_eq!(store.read(|view| view.meta_i64("ledger_applied")).unwrap(), Some(n));
         let failed = store.run_blocking("test", |tx| -> Result<(), StoreError> {

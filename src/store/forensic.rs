@@ -152,14 +152,15 @@ impl Loot {
 const TRIES: usize = 2_000_000;
 
 /// Tries the keys that the stolen files still hold on every value that they hold or that `earlier` remembers: all keys on each,
-/// or, where that is too much, the value's own key and all that are filed under its record or its subject.
+/// or, where that is too much, the value's own key and all that are filed under its record: a value opens in its place alone, which
+/// names its key.
 pub fn attack(stolen: &Loot, earlier: &Loot, keyring: &Keyring) -> Haul {
     let keys = stolen.keys(earlier, keyring);
     let mut filed: BTreeMap<RecordId, Vec<&Dek>> = BTreeMap::new();
     for dek in stolen.deks.values() {
         filed.entry(dek.record).or_default().extend(keys.get(&dek.id));
     }
-    // Under none: a subject's, which nobody else's value is tried with but where all are.
+    // Subjects' keys, filed under no record.
     filed.remove(&RecordId(0));
     let values = stolen.sealed.len() + earlier.sealed.len();
     let all: Vec<&Dek> = if keys.len().saturating_mul(values) <= TRIES { keys.values().collect() } else { Vec::new() };
