@@ -7,7 +7,8 @@ use jiff::{Span, SpanRelativeTo, Unit};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{At, RawRoot, Reason, root};
+use super::root::{RawRoot, root};
+use super::{At, Reason};
 use crate::crypto::keyring::places::Places;
 use crate::crypto::rotation::Schedule;
 use crate::domain::time::{DAY, HOUR};

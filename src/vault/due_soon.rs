@@ -68,8 +68,13 @@ impl Vault {
         let (page, soon) = self.store().read(|view| {
             let page = view.coming_due(&hook.name, after, until, PAGE)?;
             let mut soon = Vec::new();
-            for coming in &page {
-                soon.extend(self.soon(view, hook, coming, (now, mark))?);
+            let is_ours = |coming: &&ComingDue| coming.tenant.as_ref() == Some(&hook.tenant);
+            for coming in page.iter().filter(is_ours).filter(|coming| coming.told != Some(coming.due)) {
+                match self.soon(view, hook, coming, (now, mark)) {
+                    // One that cannot be judged is the sweeper's to tell of.
+                    Err(StoreError::Tampered { .. } | StoreError::Corrupt { .. }) => {}
+                    judged => soon.extend(judged?),
+                }
             }
             Ok((page, soon))
         })?;
@@ -91,24 +96,8 @@ impl Vault {
         self.inner.due_soon.0.lock().unwrap_or_else(PoisonError::into_inner).get(hook).copied().unwrap_or_default()
     }
 
-    /// What is to be told of a record; `None`: nothing, or nothing new. One that cannot be judged is the sweeper's to tell of.
+    /// What is to be told of a record; `None`: nothing, or nothing new.
     fn soon(
-        &self,
-        view: &View<'_>,
-        hook: &Subscription,
-        coming: &ComingDue,
-        (now, mark): (Timestamp, Timestamp),
-    ) -> Result<Option<Soon>, StoreError> {
-        if coming.tenant.as_ref() != Some(&hook.tenant) || coming.told == Some(coming.due) {
-            return Ok(None);
-        }
-        match self.judge_soon(view, hook, coming, (now, mark)) {
-            Err(StoreError::Tampered { .. } | StoreError::Corrupt { .. }) => Ok(None),
-            judged => judged,
-        }
-    }
-
-    fn judge_soon(
         &self,
         view: &View<'_>,
         hook: &Subscription,

@@ -24,7 +24,7 @@ use crate::domain::token::TokenDigest;
 use crate::domain::vocabulary::{EraseReason, Field};
 use crate::policy::enrolment::Enrolment;
 use crate::policy::retention::Piece;
-use crate::store::ledger::{self, Learned, LedgerEntry, LedgerEvent, read_after};
+use crate::store::ledger::{Learned, LedgerEntry, LedgerEvent, Placed, read_after};
 use crate::store::rows::erasure::HoldRow;
 use crate::store::rows::{RecordRow, SubjectRow};
 use crate::store::{StoreError, Tx};
@@ -110,7 +110,7 @@ impl Vault {
 
     async fn apply(
         &self,
-        line: &ledger::Told,
+        line: &Placed,
         is_crash: bool,
         copies: &mut BTreeMap<TokenDigest, Revision>,
         applied: &mut Applied,
@@ -370,7 +370,7 @@ impl Vault {
     }
 
     /// What the log says to each tenant of the whole: from how many lines that concern it this copy was brought up to date.
-    fn restored(&self, pending: &[ledger::Told]) -> Vec<Entry> {
+    fn restored(&self, pending: &[Placed]) -> Vec<Entry> {
         let now = self.now();
         let of = |tenant: &TenantId| pending.iter().filter(|line| line.entry.tenant == *tenant).count();
         let entry = |tenant: &TenantId| {
