@@ -343,9 +343,12 @@ fn check(before: &Before, folder: &Path, said: &[String]) -> Result<Duration, St
     if left == (kept, 2 * kept, kept) { Ok(finished) } else { Err(format!("left over: {left:?}")) }
 }
 
-fn trials(before: &Before, ends: impl Iterator<Item = End>) -> Result<(), String> {
+/// So many kills; an end that the child came before is none.
+fn trials(before: &Before, count: usize, mut ends: impl Iterator<Item = End>) -> Result<(), String> {
     let (mut kills, mut by_point, mut slowest, mut answers) = (0, BTreeMap::<String, usize>::new(), Duration::ZERO, 0);
-    for end in ends {
+    while kills < count
+        && let Some(end) = ends.next()
+    {
         let folder = before.copy();
         let said = said(folder.path(), end);
         if !said.iter().any(|line| line == "done") {
@@ -361,6 +364,7 @@ fn trials(before: &Before, ends: impl Iterator<Item = End>) -> Result<(), String
     println!(
         "{kills} kills {by_point:?}; {answers} lines said before; the slowest restart was finished after {slowest:?}"
     );
+    assert_eq!(kills, count);
     if slowest > Duration::from_secs(10) { Err(format!("finished only after {slowest:?}")) } else { Ok(()) }
 }
 
@@ -369,7 +373,7 @@ fn kills() -> usize {
     if std::env::var_os("STRONGROOM_FULL").is_some() { 1_000 } else { 80 }
 }
 
-fn instants(count: usize, before: &Before) -> impl Iterator<Item = End> + use<> {
+fn instants(before: &Before) -> impl Iterator<Item = End> + use<> {
     let seed = std::env::var("STRONGROOM_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from_le_bytes(array(&OsEntropy)));
     println!("STRONGROOM_SEED={seed}");
@@ -379,7 +383,7 @@ fn instants(count: usize, before: &Before) -> impl Iterator<Item = End> + use<> 
     assert_eq!(said(folder.path(), End::Killed(Duration::from_secs(60))).last().map(String::as_str), Some("done"));
     let whole = u64::try_from((boot() - started).as_micros()).unwrap() * 2 / 3;
     let dice = SeededEntropy::new(seed);
-    (0..count).map(move |_| End::Killed(Duration::from_micros(u64::from_le_bytes(array(&dice)) % whole)))
+    std::iter::repeat_with(move || End::Killed(Duration::from_micros(u64::from_le_bytes(array(&dice)) % whole)))
 }
 
 #[test]
@@ -387,7 +391,7 @@ fn a_kill_at_any_instant_leaves_nothing_both_readable_and_reported_destroyed() {
     let before = Before::new();
     // Builds with the points share the kills between this test and the next.
     let count = if cfg!(feature = "planted") { kills() / 4 } else { kills() };
-    trials(&before, instants(count, &before)).unwrap();
+    trials(&before, count, instants(&before)).unwrap();
 }
 
 /// Commits of the child's that destroy something: one for each that was asked for, two of the subject's, one sweep.
@@ -414,13 +418,13 @@ fn planted_ends_between_every_two_steps_leave_nothing_both_readable_and_reported
     // Every point is passed with each commit of the child's, the one amid the deletions with each record.
     let passings = |point: &str| if point == "abort-in-destroy" { 2 + LEAVING + 2 * EACH - 2 } else { COMMITS };
     let ends = (0..).flat_map(|round| POINTS.iter().map(move |point| End::At(point, 1 + round % passings(point))));
-    trials(&before, ends.take(count)).unwrap();
+    trials(&before, count, ends).unwrap();
 }
 
 #[cfg(feature = "planted")]
 #[test]
 fn planted_early_answers_are_noticed() {
     let before = Before::new();
-    let wrong = trials(&before, std::iter::once(End::At("early-erasure", 1))).unwrap_err();
+    let wrong = trials(&before, 1, std::iter::once(End::At("early-erasure", 1))).unwrap_err();
     assert!(wrong.contains("was reported destroyed, and is not"), "{wrong}");
 }

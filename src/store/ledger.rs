@@ -16,7 +16,6 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-
 use super::StoreError;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::mac::head_mac;
